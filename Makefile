@@ -1,0 +1,40 @@
+# Every target makes .venv by itself; `make demo` and `make test` need nothing prepared.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check evidence bench schemas clean
+
+help:  ## What there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)  ## Take a real public cohort through the whole way, into demo/
+	$(BIN)/synthehr demo --out demo
+
+test: $(READY)  ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## Lint, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+evidence: $(READY)  ## Run the slow tests
+	$(BIN)/python -m pytest -m slow
+
+bench: $(READY)  ## Fit and score the models on real tables; finished cells are kept
+	$(BIN)/python evaluation/bench/flat.py
+
+schemas: $(READY)  ## Write the JSON Schemas of all files anew
+	$(BIN)/python -m synthehr.config_schemas
+
+clean:  ## Remove what make made
+	rm -rf $(VENV) demo

@@ -1,0 +1,7 @@
+"""Run the command line as ``python -m synthehr``."""
+
+import sys
+
+from synthehr.cli import main
+
+sys.exit(main())

@@ -1,0 +1,77 @@
+"""``synthehr fit``: records in, a release out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from synthehr.cli.options import fit_options, out_option, schema_option
+from synthehr.cli.output import Console, shared_options
+
+__all__ = ["command"]
+
+
+@click.command("fit")
+@click.argument("source", type=click.Path(path_type=Path))
+@schema_option()
+@fit_options
+@click.option("--holdout", type=float, help="Share of patients set aside for the evaluation; needs --split-out.")
+@click.option(
+    "--split-out",
+    type=click.Path(path_type=Path),
+    help="New folder for the real train and holdout parts, readable by you alone; needs --holdout.",
+)
+@out_option("The release folder.")
+@shared_options
+def command(
+    *,
+    source: Path,
+    schema: Path,
+    epsilon: float,
+    delta: float,
+    model: str,
+    policy: str,
+    device: str,
+    seed: int | None,
+    holdout: float | None,
+    split_out: Path | None,
+    out: Path,
+    console: Console,
+) -> int:
+    """Learn a release from the records in SOURCE, differentially private for each patient.
+
+    SOURCE is a CSV, TSV or Parquet file, or a folder with one file for each table.
+    """
+    from synthehr.pipeline import save_fit
+
+    release = save_fit(
+        source,
+        schema=schema,
+        out=out,
+        holdout=holdout,
+        split_out=split_out,
+        seed=seed,
+        epsilon=epsilon,
+        delta=delta,
+        model=model,
+        policy=policy,
+        device=device,
+        on_progress=console.on_fit,
+    )
+    privacy = release.manifest.privacy
+    promise = f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} for each {privacy.unit}"
+    text = f"release {out}: {promise}; model {release.manifest.model.name}"
+    document = {
+        "release": str(out),
+        "digest": release.digest,
+        "epsilon": privacy.epsilon,
+        "epsilon_spent": privacy.epsilon_spent,
+        "delta": privacy.delta,
+        "unit": privacy.unit,
+        "private": privacy.private,
+        "model": release.manifest.model.name,
+        "split": str(split_out) if split_out is not None else None,
+    }
+    console.result(text, document)
+    return 0

@@ -1,0 +1,71 @@
+"""Options that several commands take, so that they read alike everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+__all__ = ["FORMATS", "MODELS", "fit_options", "format_option", "out_option", "schema_option", "suite_option"]
+
+MODELS = ("auto", "dp-ctgan", "marginal")
+FORMATS = ("parquet", "csv")
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def schema_option(*, required: bool = True) -> Callable[[F], F]:
+    """``--schema``."""
+    return click.option(
+        "--schema", type=click.Path(path_type=Path), required=required, help="The schema.yaml of the records."
+    )
+
+
+def out_option(meaning: str) -> Callable[[F], F]:
+    """``-o``: an output that must not exist yet."""
+    return click.option(
+        "-o",
+        "--out",
+        type=click.Path(path_type=Path),
+        required=True,
+        help=f"{meaning} It must not exist yet.",
+    )
+
+
+def format_option(command: F) -> F:
+    """``--format`` of synthetic tables."""
+    option = click.option(
+        "--format",
+        type=click.Choice(FORMATS),
+        default="parquet",
+        show_default=True,
+        help="Of the synthetic tables.",
+    )
+    return option(command)
+
+
+def suite_option(command: F) -> F:
+    """``--suite``."""
+    option = click.option(
+        "--suite", default="ci", show_default=True, help="Gates: ci, quick, or the path of a YAML file."
+    )
+    return option(command)
+
+
+def fit_options(command: F) -> F:
+    """The promise and how it is spent."""
+    options: tuple[Callable[[F], F], ...] = (
+        click.option("--epsilon", type=float, required=True, help="The promise; smaller protects more."),
+        click.option("--delta", type=float, default=1e-6, show_default=True, help="Slack of the promise."),
+        click.option("--model", type=click.Choice(MODELS), default="auto", show_default=True, help="What is fitted."),
+        click.option(
+            "--policy", default="standard", show_default=True, help="Release profile: a name, or a YAML file."
+        ),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+        click.option("--seed", type=click.IntRange(min=0), help="Of split, weights and sampling; never of the noise."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

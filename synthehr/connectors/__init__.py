@@ -1,0 +1,1 @@
+"""Bring records in and out: one connector for each form that records are kept in."""

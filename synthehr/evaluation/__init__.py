@@ -1,0 +1,1 @@
+"""What a synthetic cohort is good for and what it gives away, measured against real patients."""

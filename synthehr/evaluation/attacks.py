@@ -1,0 +1,240 @@
+"""Verbatim copies: do the synthetic patients repeat those who were learned from more than those who were not?
+
+The holdout is the control: whoever was not learned from can only be met by chance. That holds only while
+holdout and train are exchangeable, which is looked at first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from synthehr.cohort import Cohort
+from synthehr.evaluation.cohorts import Part, Parts
+from synthehr.evaluation.discriminator import TwoSample
+from synthehr.evaluation.findings import CopyProfile, Measurement, undefined
+from synthehr.evaluation.intervals import (
+    difference_of_proportions,
+    normal_interval,
+    paired_proportion_difference,
+    wilson,
+)
+from synthehr.schema.model import Schema
+
+__all__ = ["Exchangeability", "Matches", "copy_profile", "exchangeability", "match_records", "shared_keys"]
+
+_FEWEST = 30
+_ALARM = 0.001
+_Z_ALARM = 3.2905267314919255
+"""Two-sided level 0.001, so that an honest split is hardly ever turned away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchangeability:
+    """Whether train and holdout look like two draws from one population, and if not, why."""
+
+    holds: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matches:
+    """Which records are equal, over all kept columns, missing equal to missing.
+
+    Attributes:
+        train: number of the record of each patient, shape ``(patients,)``; equal records share a number.
+        holdout: the same for the holdout.
+        synthetic: the same for the synthetic cohort.
+        records: how many different records there are.
+    """
+
+    train: NDArray[np.int64]
+    holdout: NDArray[np.int64]
+    synthetic: NDArray[np.int64]
+    records: int
+
+    def verbatim_copies(self) -> Measurement:
+        """Share of synthetic patients equal to one of ``m`` train patients, beside ``m`` holdout patients.
+
+        ``m`` is the size of the smaller part; the share is averaged over all draws of ``m``. Lower is
+        better; range 0 to 1. The interval covers the draw of all three cohorts: paired over synthetic
+        patients, jackknife over real ones.
+        """
+        size = min(len(self.train), len(self.holdout))
+        chances, variances = [], []
+        for real in (self.train, self.holdout):
+            met, variance = self._met(real, size)
+            chances.append(met)
+            variances.append(variance)
+        value = paired_proportion_difference(chances[0], extra_variance=variances[0])
+        return Measurement(
+            metric="verbatim_copies",
+            scope="all",
+            direction="lower",
+            value=normal_interval(value.value, error=(value.high - value.value) / 1.96, lower=0.0, upper=1.0),
+            reference=float(chances[1].mean()),
+            excess=paired_proportion_difference(chances[0] - chances[1], extra_variance=sum(variances)),
+        )
+
+    def rare_copies(self) -> Measurement:
+        """Share of train patients with a record of their own who reappear verbatim, beside the holdout's.
+
+        A record of one's own occurs once among all real patients. Lower is better; range 0 to 1. The
+        interval is Newcombe's for two groups of patients.
+        """
+        in_train, in_holdout, in_synthetic = (
+            np.bincount(rows, minlength=self.records) for rows in (self.train, self.holdout, self.synthetic)
+        )
+        alone = in_train + in_holdout == 1
+        train, holdout = (
+            in_synthetic[alone & (in_train == 1)] > 0,
+            in_synthetic[alone & (in_holdout == 1)] > 0,
+        )
+        if len(train) == 0 or len(holdout) == 0:
+            return undefined("rare_copies", "all", "lower", "No real patient has a record that no one else has.")
+        value = wilson(float(train.sum()), of=len(train))
+        reference = wilson(float(holdout.sum()), of=len(holdout))
+        return Measurement(
+            metric="rare_copies",
+            scope="all",
+            direction="lower",
+            value=value,
+            reference=reference.value,
+            excess=difference_of_proportions(value, reference),
+        )
+
+    def _met(self, real: NDArray[np.int64], size: int) -> tuple[NDArray[np.float64], float]:
+        """For each synthetic patient the chance that ``size`` of these real patients hold an equal record,
+        and the jackknife variance of its mean over those real patients.
+        """
+        counts = np.bincount(real, minlength=self.records)
+        chance = _chance_of_one(np.arange(int(counts.max()) + 1), among=len(real), drawn=size)
+        share = np.bincount(self.synthetic, minlength=self.records) / len(self.synthetic)
+        held = counts > 0
+        pull = share[held] * (chance[counts[held]] - chance[counts[held] - 1])
+        return chance[counts[self.synthetic]], float((counts[held] * np.square(pull)).sum())
+
+
+def match_records(parts: Parts) -> Matches:
+    """Number the records of all patients so that equal ones share a number."""
+    frames = [_keyed(part, parts.schema) for part in (parts.train, parts.holdout, parts.synthetic)]
+    everyone = pl.concat(frames)
+    columns = everyone.columns
+    numbered = everyone.unique(maintain_order=True).with_row_index("record")
+    record = everyone.join(numbered, on=columns, how="left", nulls_equal=True, maintain_order="left")["record"]
+    cuts = np.cumsum([len(frame) for frame in frames])[:-1]
+    train, holdout, synthetic = np.split(record.to_numpy().astype(np.int64), cuts)
+    return Matches(train=train, holdout=holdout, synthetic=synthetic, records=numbered.height)
+
+
+def shared_keys(train: Cohort[Schema], holdout: Cohort[Schema]) -> bool:
+    """Whether any patient's key is in both parts."""
+    key = train.schema.root.key
+    if key is None or key not in train.root.columns or key not in holdout.root.columns:
+        return False
+    return bool(train.root[key].cast(pl.String).is_in(holdout.root[key].cast(pl.String).to_list()).any())
+
+
+def exchangeability(
+    parts: Parts, matches: Matches, *, keys_shared: bool, told_apart: TwoSample | None
+) -> Exchangeability:
+    """Look for signs, at level 0.001 each, that holdout and train are not two parts of one random split.
+
+    Args:
+        parts: the three cohorts.
+        matches: which records are equal.
+        keys_shared: whether a patient is in both parts.
+        told_apart: the two-sample test of train against holdout, if it ran.
+    """
+    if min(len(parts.train), len(parts.holdout)) < _FEWEST:
+        return Exchangeability(holds=False, why=f"Train or holdout has fewer than {_FEWEST} patients.")
+    if keys_shared:
+        return Exchangeability(holds=False, why="Some patients are in both train and holdout.")
+    if _matching_differs(matches):
+        return Exchangeability(
+            holds=False,
+            why="Holdout patients equal train patients more, or less, often than these equal each other.",
+        )
+    column = _differing_column(parts)
+    if column is not None:
+        return Exchangeability(holds=False, why=f"Column '{column}' is distributed otherwise in holdout than in train.")
+    if told_apart is not None and told_apart.auc - _Z_ALARM * told_apart.error > 0.5:
+        return Exchangeability(holds=False, why="A classifier can tell holdout patients from train patients.")
+    return Exchangeability(holds=True)
+
+
+def copy_profile(measurement: Measurement) -> CopyProfile | None:
+    """What the plot of one measure of copying shows; None where it is undefined."""
+    value, excess = measurement.value, measurement.excess
+    if value is None or excess is None or measurement.reference is None:
+        return None
+    return CopyProfile(
+        measure="rare_copies" if measurement.metric == "rare_copies" else "verbatim_copies",
+        train_share=value.value,
+        train_ci=(value.low, value.high),
+        holdout_share=measurement.reference,
+        excess=excess.value,
+        excess_ci=(excess.low, excess.high),
+    )
+
+
+def _keyed(part: Part, schema: Schema) -> pl.DataFrame:
+    """Each kept column in a form where equal values are equal: numbers in steps of the declared precision."""
+    columns: Mapping[str, object] = schema.root.kept
+    series = []
+    for at, (name, column) in enumerate(columns.items()):
+        values = part.values[name]
+        if values.text is not None:
+            series.append(values.text.cast(pl.String).alias(f"c{at}"))
+            continue
+        assert values.number is not None
+        step = getattr(column, "precision", None)
+        number = np.round(values.number / step) if step else values.number
+        series.append(pl.Series(f"c{at}", number, dtype=pl.Float64).fill_nan(None))
+    return pl.DataFrame(series)
+
+
+def _chance_of_one(copies: NDArray[np.int64], *, among: int, drawn: int) -> NDArray[np.float64]:
+    """Chance that ``drawn`` of ``among`` patients, without replacement, include one of ``copies`` of them."""
+    from scipy.special import gammaln
+
+    left = among - copies
+    possible = left >= drawn
+    kept = np.where(possible, left, drawn)
+    log_none = (gammaln(kept + 1) - gammaln(kept - drawn + 1)) - (gammaln(among + 1) - gammaln(among - drawn + 1))
+    chance = np.where(possible, 1.0 - np.exp(np.minimum(log_none, 0.0)), 1.0)
+    chance[copies == 0] = 0.0
+    return np.asarray(chance)
+
+
+def _matching_differs(matches: Matches) -> bool:
+    counts = np.bincount(matches.train, minlength=matches.records)
+    across, within = counts[matches.holdout] > 0, counts[matches.train] > 1
+    shares = across.mean(), within.mean()
+    # Equal records come in groups, so matches are not independent: twice the variance.
+    spread = sum(
+        2 * (share * (1 - share) + 1.0 / size) / size
+        for share, size in zip(shares, (len(across), len(within)), strict=True)
+    )
+    return bool(abs(shares[0] - shares[1]) > _Z_ALARM * math.sqrt(spread))
+
+
+def _differing_column(parts: Parts) -> str | None:
+    from scipy.stats import chi2_contingency
+
+    for at, column in enumerate(parts.coding.columns):
+        table = np.stack(
+            [np.bincount(part.codes[:, at], minlength=len(column.labels)) for part in (parts.train, parts.holdout)]
+        )
+        expected = table.sum(axis=0) * (table.sum(axis=1).min() / table.sum())
+        common = expected >= 5
+        table = np.concatenate([table[:, common], table[:, ~common].sum(axis=1, keepdims=True)], axis=1)
+        table = table[:, table.sum(axis=0) > 0]
+        if table.shape[1] >= 2 and chi2_contingency(table).pvalue < _ALARM / len(parts.coding.columns):
+            return column.name
+    return None

@@ -1,0 +1,175 @@
+"""The account: every use of private rows as an event, composed once by privacy-loss distributions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from synthehr.errors import BudgetExceededError, InternalError
+from synthehr.privacy.budget import Budget
+
+__all__ = [
+    "Account",
+    "EpsilonDelta",
+    "Event",
+    "Gaussian",
+    "PoissonSampledGaussian",
+    "calibrate",
+    "epsilon_of",
+]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str = Field(description="What the rows were touched for.")
+    count: int = Field(default=1, ge=1, description="How many times the mechanism ran.")
+
+
+class Gaussian(_Event):
+    """Gaussian noise of ``noise_multiplier`` times the L2 sensitivity to one patient."""
+
+    type: Literal["Gaussian"] = "Gaussian"
+    noise_multiplier: float = Field(gt=0)
+
+
+class PoissonSampledGaussian(_Event):
+    """The Gaussian mechanism on a Poisson sample of patients."""
+
+    type: Literal["PoissonSampledGaussian"] = "PoissonSampledGaussian"
+    sampling_probability: float = Field(gt=0, le=1)
+    noise_multiplier: float = Field(gt=0)
+
+
+class EpsilonDelta(_Event):
+    """Any mechanism that is (epsilon, delta)-differentially private by itself."""
+
+    type: Literal["EpsilonDelta"] = "EpsilonDelta"
+    epsilon: float = Field(ge=0)
+    delta: float = Field(ge=0, lt=1)
+
+
+Event = Gaussian | PoissonSampledGaussian | EpsilonDelta
+
+
+def epsilon_of(events: Iterable[Event], *, delta: float) -> float:
+    """The smallest epsilon at ``delta`` of all events together, under adding or removing one patient.
+
+    Composed as privacy-loss distributions by dp_accounting (Google), rounded pessimistically.
+    """
+    from dp_accounting.pld import common
+    from dp_accounting.pld.privacy_loss_distribution import (
+        from_gaussian_mechanism,
+        from_privacy_parameters,
+        identity,
+    )
+
+    interval = 1e-4
+    total: Any = identity(value_discretization_interval=interval)
+    times: dict[Event, int] = {}
+    for event in events:
+        single = event.model_copy(update={"stage": "", "count": 1})
+        times[single] = times.get(single, 0) + event.count
+    squared = math.fsum(n / e.noise_multiplier**2 for e, n in times.items() if isinstance(e, Gaussian))
+    if squared:
+        total = total.compose(from_gaussian_mechanism(1.0 / math.sqrt(squared), value_discretization_interval=interval))
+    for event, count in times.items():
+        if isinstance(event, PoissonSampledGaussian):
+            one = from_gaussian_mechanism(
+                event.noise_multiplier,
+                sampling_prob=event.sampling_probability,
+                value_discretization_interval=interval,
+            )
+        elif isinstance(event, EpsilonDelta):
+            promise = common.DifferentialPrivacyParameters(event.epsilon, event.delta)
+            one = from_privacy_parameters(promise, value_discretization_interval=interval)
+        else:
+            continue
+        total = total.compose(one if count == 1 else one.self_compose(count))
+    return float(total.get_epsilon_for_delta(delta))
+
+
+def calibrate(events_at: Callable[[float], Sequence[Event]], *, budget: Budget) -> float:
+    """A scale at which ``events_at(scale)`` spends at most the budget's epsilon, and at least 99.9 % of it.
+
+    Args:
+        events_at: events that spend more the larger the scale; a scale is a multiple of 1 / noise.
+        budget: what they may spend together.
+
+    Raises:
+        BudgetExceededError: no scale down to a millionth fits, as when delta alone is overspent.
+    """
+    fits, exceeds = math.log(1e-6), math.inf
+    if epsilon_of(events_at(1e-6), delta=budget.delta) > budget.epsilon:
+        raise BudgetExceededError(
+            f"nothing can be bought at epsilon {budget.epsilon:g} and delta {budget.delta:g}: raise one of them"
+        )
+    guess = 0.0
+    while exceeds - fits > 1e-9:
+        spent = epsilon_of(events_at(math.exp(guess)), delta=budget.delta)
+        if 0.999 * budget.epsilon <= spent <= budget.epsilon:
+            return math.exp(guess)
+        fits, exceeds = (guess, exceeds) if spent <= budget.epsilon else (fits, guess)
+        # Epsilon grows about as the scale does, so step by the ratio; halve the bracket where that leaves it.
+        step = (
+            math.log(0.9995 * budget.epsilon / spent)
+            if 0.0 < spent < math.inf
+            else math.copysign(1.0, budget.epsilon - spent)
+        )
+        guess += step
+        if not fits < guess < exceeds:
+            guess = (fits + exceeds) / 2.0
+    return math.exp(fits)
+
+
+class Account:
+    """What one fit may spend, has planned to spend, and has spent.
+
+    Everything is planned first and composed once; :meth:`spend` then lets through planned events alone, so
+    that overspending cannot happen.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._planned: dict[Event, int] = {}
+        self._spent: dict[Event, int] = {}
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events spent so far, in the order of their first use."""
+        return tuple(event.model_copy(update={"count": count}) for event, count in self._spent.items())
+
+    def plan(self, events: Sequence[Event]) -> None:
+        """Set aside budget for events to come, on top of those already spent.
+
+        Raises:
+            BudgetExceededError: spent and planned together exceed the budget.
+        """
+        needed = epsilon_of((*self.events, *events), delta=self.budget.delta)
+        if needed > self.budget.epsilon:
+            raise BudgetExceededError(
+                f"requested {needed:.4g} of epsilon, the account holds {self.budget.epsilon:.4g}, "
+                f"{needed - self.budget.epsilon:.2g} too much at delta {self.budget.delta:g}: ask for less"
+            )
+        for event in events:
+            single = event.model_copy(update={"count": 1})
+            self._planned[single] = self._planned.get(single, 0) + event.count
+
+    def spend(self, event: Event) -> None:
+        """Book one run of a mechanism; called before it touches a row.
+
+        Raises:
+            InternalError: the event was not planned.
+        """
+        left = self._planned.get(event, 0)
+        if event.count != 1 or left < 1:
+            raise InternalError(f"stage {event.stage!r} asks for a {event.type} event that is not in the plan")
+        self._planned[event] = left - 1
+        self._spent[event] = self._spent.get(event, 0) + 1
+
+    def epsilon_spent(self) -> float:
+        """Epsilon, at the budget's delta, of what was spent so far."""
+        return epsilon_of(self.events, delta=self.budget.delta) if self._spent else 0.0

@@ -1,0 +1,253 @@
+"""The one door to private rows: a type whose methods are the mechanisms, each booked on the account.
+
+Sums are held in whole numbers of 1 / 2**20 of a patient, so that integer noise is exact. A patient's rows weigh
+1 / (number of its rows), rounded down: one patient moves one histogram by at most 1 in L1 and so in L2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from scipy.stats import norm
+
+from synthehr.errors import InternalError
+from synthehr.privacy.accountant import Account, EpsilonDelta, Gaussian, PoissonSampledGaussian
+from synthehr.privacy.partition import Partition
+from synthehr.randomness import FloatArray, IntArray, NoiseSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "GRAIN",
+    "GradientMechanism",
+    "PrivateCodes",
+    "PrivateRows",
+    "clip_patients",
+    "selection_threshold",
+]
+
+GRAIN = 2**20
+
+
+def selection_threshold(*, noise_multiplier: float, delta: float, max_values: int) -> float:
+    """The noisy weight, in patients, that a value must pass to be named.
+
+    A patient holds at most ``max_values`` values that nobody else holds, each with weight at most 1; the chance
+    that noise lifts any of them over the threshold is at most ``delta`` (Gopi et al. 2020, Theorem 5.1, with
+    every weight at its largest).
+    """
+    tail = -math.expm1(math.log1p(-delta) / max_values)
+    return 1.0 + noise_multiplier * float(norm.isf(tail))
+
+
+def _weights(owners: IntArray, patients: int) -> IntArray:
+    rows = np.bincount(owners, minlength=patients)
+    return GRAIN // rows[owners]
+
+
+class PrivateRows:
+    """The rows of one table, as they were read.
+
+    Args:
+        frame: the table; only kept columns.
+        owners: for each row the number of its patient, from 0, shape ``(rows,)``.
+        patients: how many patients there are, those without rows included.
+        max_rows: public bound on the rows of one patient.
+        noise: where noise comes from.
+
+    Raises:
+        InternalError: a patient has more rows than the bound.
+    """
+
+    def __init__(
+        self, frame: pl.DataFrame, *, owners: IntArray, patients: int, max_rows: int, noise: NoiseSource
+    ) -> None:
+        if len(owners) and int(np.bincount(owners).max()) > max_rows:
+            raise InternalError("rows must be bounded per patient before they pass the door")
+        self._frame = frame
+        self._owners = owners
+        self._patients = patients
+        self._noise = noise
+        self._weight = _weights(owners, patients)
+        self._max_rows = max_rows
+
+    def __repr__(self) -> str:
+        """Nothing of the rows."""
+        return "PrivateRows()"
+
+    def count_patients(self, account: Account, *, event: EpsilonDelta) -> int:
+        """The number of patients with discrete Laplace noise of scale 1 / epsilon, at least 1.
+
+        Privacy: ``event``, an (epsilon, 0) promise; one patient moves the count by 1.
+        """
+        account.spend(event)
+        scale = (1.0 + 1e-9) / event.epsilon  # the margin covers rounding
+        return max(1, self._noise.discrete_laplace(self._patients, scale=scale))
+
+    def histogram(self, account: Account, column: str, cells: Partition, *, event: Gaussian) -> FloatArray:
+        """Patients per cell of a public partition, with noise; shape ``(cells.size,)``, may be negative.
+
+        Privacy: ``event``; one patient moves the histogram by at most 1 in L2.
+        """
+        account.spend(event)
+        exact = _sum_by_code(cells.codes(self._frame[column]), self._weight, cells.size)
+        return self._noise.discrete_gaussian(exact, scale=event.noise_multiplier * GRAIN) / GRAIN
+
+    def select_values(
+        self, account: Account, column: str, *, event: Gaussian, failure: EpsilonDelta
+    ) -> dict[str, float]:
+        """The values of a column whose noisy count of patients passes the threshold, with that count.
+
+        Privacy: ``event`` for values that others hold too, and ``failure``, the chance that a value held by one
+        patient is named. Order of the result is alphabetical, so that the order of rows does not show.
+        """
+        if failure.epsilon != 0.0:
+            raise InternalError("a selection of values fails with a delta alone")
+        account.spend(event)
+        account.spend(failure)
+        text = self._frame[column].cast(pl.String)
+        present = text.drop_nulls().unique().sort()
+        if present.is_empty():
+            return {}
+        code = text.replace_strict(present, np.arange(len(present)), default=len(present), return_dtype=pl.Int64)
+        exact = _sum_by_code(code.fill_null(len(present)).to_numpy(), self._weight, len(present) + 1)[:-1]
+        noisy = self._noise.discrete_gaussian(exact, scale=event.noise_multiplier * GRAIN) / GRAIN
+        threshold = selection_threshold(
+            noise_multiplier=event.noise_multiplier, delta=failure.delta, max_values=self._max_rows
+        )
+        return {value: float(count) for value, count in zip(present, noisy, strict=True) if count > threshold}
+
+    def encode(self, partitions: dict[str, Partition]) -> PrivateCodes:
+        """The same rows as cell numbers, still behind the door."""
+        codes = np.stack([cells.codes(self._frame[name]) for name, cells in partitions.items()], axis=1)
+        sizes = tuple(cells.size for cells in partitions.values())
+        return PrivateCodes(codes, sizes=sizes, owners=self._owners, patients=self._patients, noise=self._noise)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradientMechanism:
+    """One clipped and noised sum of patients' gradients.
+
+    Attributes:
+        event: sampling rate and noise multiplier.
+        clip_norm: L2 norm to which each patient's gradient is scaled down.
+        expected_batch: what the sum is divided by: rate times the bought count, never the drawn number.
+    """
+
+    event: PoissonSampledGaussian
+    clip_norm: float
+    expected_batch: float
+
+
+class PrivateCodes:
+    """Encoded rows of one table; ``codes`` has shape ``(rows, columns)``, ``sizes`` one entry a column."""
+
+    def __init__(
+        self, codes: IntArray, *, sizes: tuple[int, ...], owners: IntArray, patients: int, noise: NoiseSource
+    ) -> None:
+        order = np.argsort(owners, kind="stable")
+        self._codes = codes[order]
+        self._owners = owners[order]
+        self._patients = patients
+        self._noise = noise
+        self._weight = _weights(self._owners, patients)
+        self._rows = np.bincount(self._owners, minlength=patients)
+        self._first = np.concatenate([[0], np.cumsum(self._rows)[:-1]])
+        self.sizes = sizes
+
+    def __repr__(self) -> str:
+        """Nothing of the rows."""
+        return "PrivateCodes()"
+
+    def marginals(
+        self,
+        account: Account,
+        column_sets: Sequence[tuple[int, ...]],
+        *,
+        shares: Sequence[float],
+        event: Gaussian,
+    ) -> list[FloatArray]:
+        """Noisy joint histograms, each of shape ``sizes`` of its columns, all under one Gaussian event.
+
+        Args:
+            account: where the event is booked.
+            column_sets: the columns of each histogram.
+            shares: the part of the event's precision that each gets; they sum to at most 1. A histogram with
+                share s has noise of standard deviation ``noise_multiplier / sqrt(s)``, in patients.
+            event: what all of them cost together.
+
+        Privacy: ``event``; the stacked histograms, each scaled by sqrt(share), move by at most 1 in L2.
+        """
+        if len(shares) != len(column_sets) or min(shares) <= 0 or math.fsum(shares) > 1.0 + 1e-9:
+            raise InternalError("the shares of the marginals must be positive and sum to at most 1")
+        account.spend(event)
+        noisy = []
+        for columns, share in zip(column_sets, shares, strict=True):
+            shape = tuple(self.sizes[c] for c in columns)
+            cell = np.ravel_multi_index(tuple(self._codes[:, c] for c in columns), shape)
+            exact = _sum_by_code(cell, self._weight, math.prod(shape)).reshape(shape)
+            scale = event.noise_multiplier / math.sqrt(share) * GRAIN
+            noisy.append(self._noise.discrete_gaussian(exact, scale=scale) / GRAIN)
+        return noisy
+
+    def noisy_gradient(
+        self,
+        account: Account,
+        per_patient: Callable[[IntArray, FloatArray], Tensor],
+        *,
+        mechanism: GradientMechanism,
+    ) -> Tensor:
+        """One private gradient, shape ``(parameters,)``, in expectation the mean over patients.
+
+        Each patient is drawn independently with the event's rate; no patient drawn is a step of noise alone.
+
+        Args:
+            account: where the step is booked, before it runs.
+            per_patient: from codes ``(patients, rows, columns)`` and a mask ``(patients, rows)`` that is 1 for
+                real rows and 0 for padding, the gradient of each patient's loss, ``(patients, parameters)``.
+            mechanism: clip, noise and divisor.
+
+        Privacy: one run of ``mechanism.event``; the sum's sensitivity to one patient is ``clip_norm``
+        (Abadi et al. 2016, Algorithm 1).
+        """
+        import torch
+
+        account.spend(mechanism.event)
+        drawn = np.flatnonzero(self._noise.poisson_draw(self._patients, rate=mechanism.event.sampling_probability))
+        gradients = per_patient(*self._padded(drawn))
+        total = clip_patients(gradients, norm=mechanism.clip_norm).sum(dim=0)
+        scale = mechanism.event.noise_multiplier * mechanism.clip_norm
+        noise = torch.from_numpy(self._noise.gaussian(total.numel(), scale=scale))
+        return ((total.double() + noise.to(total.device)) / mechanism.expected_batch).to(total.dtype)
+
+    def _padded(self, patients: IntArray) -> tuple[IntArray, FloatArray]:
+        rows = self._rows[patients]
+        width = max(int(rows.max(initial=0)), 1)
+        mask = np.arange(width)[None, :] < rows[:, None]
+        padded = np.zeros((*mask.shape, len(self.sizes)), dtype=np.int64)
+        padded[mask] = self._codes[(self._first[patients][:, None] + np.arange(width)[None, :])[mask]]
+        return padded, mask.astype(np.float64)
+
+
+def clip_patients(gradients: Tensor, *, norm: float) -> Tensor:
+    """Scale each patient's gradient to L2 norm at most ``norm``; one that is not finite counts as zero.
+
+    Shape: ``(patients, parameters)`` in and out. The sum's sensitivity to one patient is ``norm``
+    (Abadi et al. 2016, Algorithm 1). A millionth of the norm is kept back for rounding.
+    """
+    lengths = gradients.norm(dim=1, keepdim=True)
+    factor = (norm * (1.0 - 1e-6)) / lengths.clamp(min=norm)
+    import torch
+
+    return torch.where(lengths.isfinite(), gradients * factor, gradients.new_zeros(()))
+
+
+def _sum_by_code(codes: IntArray, weight: IntArray, size: int) -> IntArray:
+    """Exact weight per code, in grains; float64 holds whole numbers up to 2**53, beyond 8 billion patients."""
+    return np.rint(np.bincount(codes, weights=weight, minlength=size)).astype(np.int64)

@@ -1,0 +1,23 @@
+"""Text made safe for the formats that a template does not escape."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["markdown_text", "printable"]
+
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_PUNCTUATION = re.compile(r"([\\`*_{}\[\]#|~@])")
+
+
+def printable(text: str) -> str:
+    """The text without characters that XML 1.0 forbids or that turn the direction of writing."""
+    return _DIRECTION.sub("\ufffd", _FORBIDDEN.sub("\ufffd", text))
+
+
+def markdown_text(text: str) -> str:
+    """The text on one line, with everything that Markdown or HTML would read as markup made plain."""
+    flat = " ".join(printable(text).split())
+    entities = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _PUNCTUATION.sub(r"\\\1", entities).replace("://", ":&#47;/").replace("www.", "www&#46;")

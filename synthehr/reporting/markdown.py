@@ -1,0 +1,66 @@
+"""``report.md``: one screen for a pull request."""
+
+from __future__ import annotations
+
+from synthehr.reporting.document import CheckEntry, ReportDocument
+from synthehr.reporting.escape import markdown_text
+from synthehr.reporting.words import (
+    METRIC_WORDS,
+    SECTION_TITLES,
+    VERDICT_WORDS,
+    check_words,
+    let_stand,
+    verdict_sentence,
+)
+
+__all__ = ["render_markdown"]
+
+_ROWS = 12
+_SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
+
+
+def render_markdown(document: ReportDocument) -> str:
+    """The document as Markdown: verdict, promise, what did not pass, and counts."""
+    title = f"# {_SIGNS[document.verdict]} Synthetic cohort: {VERDICT_WORDS[document.verdict].lower()}"
+    lines = [title, "", markdown_text(verdict_sentence(document)), "", _promise(document), ""]
+    open_ones = [check for check in document.checks if check.counts_as != "pass"]
+    open_ones.sort(key=lambda check: ("fail", "inconclusive", "pass").index(check.counts_as))
+    if open_ones:
+        lines += [
+            "| | Check | Found | Synthetic | Other real patients | Bound |",
+            "|---|---|---|---:|---:|---:|",
+        ]
+        lines += [_row(check) for check in open_ones[:_ROWS]]
+        if len(open_ones) > _ROWS:
+            lines.append(f"| | … | {len(open_ones) - _ROWS} more in report.html | | | |")
+        lines.append("")
+    if let_stand(document):
+        lines += [markdown_text(let_stand(document)), ""]
+    lines += [_counts(document), "", f"_{markdown_text(document.stamp)}_", ""]
+    return "\n".join(lines)
+
+
+def _promise(document: ReportDocument) -> str:
+    privacy = document.privacy
+    if not privacy.claimed or privacy.epsilon is None or privacy.delta is None:
+        return f"**No privacy guarantee.** {markdown_text(privacy.why_not or '')}"
+    unit = markdown_text(privacy.unit or "row")
+    return f"**Promised:** epsilon {privacy.epsilon:g}, delta {privacy.delta:g}, for every {unit}. No audit ran."
+
+
+def _row(check: CheckEntry) -> str:
+    scope = " \u00d7 ".join(check.scope) if isinstance(check.scope, tuple) else check.scope
+    title = METRIC_WORDS[check.metric].title + ("" if scope == "all" else f" ({scope})")
+    sign = "≤" if check.op == "<=" else "≥"
+    limit = f"{'excess ' if check.statistic == 'excess' else ''}{sign} {check.bound:g}"
+    numbers = ("\u2013" if number is None else f"{number:.3f}" for number in (check.value, check.reference))
+    cells = (_SIGNS[check.verdict], markdown_text(title), markdown_text(check_words(check)), *numbers, limit)
+    return f"| {' | '.join(cells)} |"
+
+
+def _counts(document: ReportDocument) -> str:
+    told = []
+    for section in dict.fromkeys(check.section for check in document.checks):
+        verdicts = [check.verdict for check in document.checks if check.section == section]
+        told.append(f"{SECTION_TITLES[section]} {verdicts.count('pass')}/{len(verdicts)}")
+    return "Passed: " + " · ".join(told)

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from synthehr.errors import ConfigError, SchemaError, SynthehrError
+from synthehr.evaluation.intervals import Estimate
+from synthehr.evaluation.metrics import METRICS
+from synthehr.evaluation.suite import Suite, decide, load_suite, run_suite
+
+GOOD = """
+synthehr: 1
+suite: mine
+checks:
+  - id: one
+    section: fidelity
+    metric: pair_tv
+    statistic: excess
+    op: <=
+    bound: 0.1
+    rationale: because
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "suite.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_good_file_loads(tmp_path):
+    suite = load_suite(write(tmp_path, GOOD))
+    assert suite.suite == "mine"
+    assert (suite.checks[0].scope, suite.checks[0].on_inconclusive) == ("all", "inconclusive")
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (("bound: 0.1", "bound: 0.1\n    colour: red"), r"checks\.0\.colour: unknown key"),
+        (("metric: pair_tv", "metric: pair_vt"), "unknown metric 'pair_vt'"),
+        (("bound: 0.1", "bound: much"), r"checks\.0\.bound"),
+        (("bound: 0.1", "bound: .nan"), r"checks\.0\.bound"),
+        (("bound: 0.1", "bound: .inf"), r"checks\.0\.bound"),
+        (("op: <=", "op: <"), r"checks\.0\.op"),
+        (("op: <=", "op: '>='"), "larger is worse"),
+        (("section: fidelity", "section: privacy"), "belongs to section 'fidelity'"),
+        (("section: fidelity", "section: beauty"), r"checks\.0\.section"),
+        (("statistic: excess", "statistic: median"), r"checks\.0\.statistic"),
+        (("rationale: because", "scope: all"), r"checks\.0\.rationale: is required"),
+        (("rationale: because", "rationale: ''"), r"checks\.0\.rationale"),
+        (
+            ("rationale: because", "rationale: because\n    on_inconclusive: maybe"),
+            r"checks\.0\.on_inconclusive",
+        ),
+        (("metric: pair_tv", "metric: c2st_auc\n    scope: age"), "knows no scope 'age'"),
+        (("metric: pair_tv", "metric: one_way_tv\n    scope: [a, b]"), "knows no scope"),
+        (("id: one", "id: 'two words'"), r"checks\.0\.id"),
+        (("suite: mine", "suite: mine\nextra: 1"), "extra: unknown key"),
+        (("synthehr: 1", "synthehr: 2"), "synthehr"),
+        (("bound: 0.1", "bound: 0.1\n    bound: 0.2"), "stands twice"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line_that_names_the_key(tmp_path, change, where):
+    with pytest.raises(SchemaError, match=where) as raised:
+        load_suite(write(tmp_path, GOOD.replace(*change)))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "checks: []\nsynthehr: 1\nsuite: x", "a: [", "just text"])
+def test_what_is_no_suite_is_refused(tmp_path, text):
+    with pytest.raises(SchemaError) as raised:
+        load_suite(write(tmp_path, text))
+    assert "\n" not in str(raised.value)
+
+
+def test_an_id_stands_once(tmp_path):
+    twice = GOOD + GOOD[GOOD.index("  - id") :]
+    with pytest.raises(SchemaError, match="'one' stands twice"):
+        load_suite(write(tmp_path, twice))
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="ci, quick"):
+        load_suite("nightly")
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(SynthehrError, match="cannot be read"):
+        load_suite(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", ["ci", "quick"])
+def test_shipped_suites_load_and_give_a_reason_for_every_bound(name):
+    suite = load_suite(name)
+    assert suite.suite == name
+    assert all(len(gate.rationale) > 40 for gate in suite.checks)
+
+
+def test_quick_runs_no_classifier():
+    assert not {"c2st_auc", "tstr"} & {gate.metric for gate in load_suite("quick").checks}
+
+
+def test_ci_uses_every_section():
+    assert {gate.section for gate in load_suite("ci").checks} == {
+        "validity",
+        "fidelity",
+        "utility",
+        "privacy",
+    }
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "op", "verdict"),
+    [
+        (0.00, 0.09, "<=", "pass"),
+        (0.00, 0.10, "<=", "pass"),
+        (0.05, 0.15, "<=", "inconclusive"),
+        (0.10, 0.15, "<=", "inconclusive"),
+        (0.11, 0.15, "<=", "fail"),
+        (0.10, 0.15, ">=", "pass"),
+        (0.05, 0.15, ">=", "inconclusive"),
+        (0.05, 0.10, ">=", "inconclusive"),
+        (0.05, 0.09, ">=", "fail"),
+    ],
+)
+def test_a_gate_looks_at_the_whole_interval(low, high, op, verdict):
+    assert decide(Estimate(value=(low + high) / 2, low=low, high=high), op=op, bound=0.1) == verdict
+
+
+def gates(*changes: dict) -> Suite:
+    base = {
+        "section": "fidelity",
+        "metric": "one_way_tv",
+        "statistic": "value",
+        "op": "<=",
+        "bound": 0.5,
+        "rationale": "because",
+    }
+    checks = [{"id": f"g{at}"} | base | change for at, change in enumerate(changes)]
+    return Suite.model_validate({"synthehr": 1, "suite": "mine", "checks": checks})
+
+
+def run(nafld, suite: Suite):
+    return run_suite(train=nafld.train, holdout=nafld.holdout, synthetic=nafld.cohort(nafld.others), suite=suite)
+
+
+def test_scopes_name_columns_pairs_and_each(nafld):
+    suite = gates(
+        {"scope": "age"},
+        {"scope": "each"},
+        {"metric": "pair_tv", "scope": ["weight", "bmi"]},
+        {"metric": "pair_tv"},
+    )
+    found = [check.id for check in run(nafld, suite).checks]
+    assert found[0] == "g0"
+    assert found[1:8] == [f"g1[{name}]" for name in nafld.schema.root.kept]
+    assert found[8:] == ["g2", "g3"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scope": "colour"},
+        {"metric": "pair_tv", "scope": ["age", "colour"]},
+        {"metric": "pair_tv", "scope": ["age", "age"]},
+    ],
+)
+def test_a_scope_the_schema_has_not_is_refused(nafld, change):
+    with pytest.raises(ConfigError, match="g0"):
+        run(nafld, gates(change))
+
+
+@pytest.mark.parametrize(
+    ("bound", "choice", "overall"),
+    [
+        (0.5, "pass", "pass"),
+        (0.0, "pass", "fail"),
+        (None, "inconclusive", "inconclusive"),
+        (None, "fail", "fail"),
+        (None, "pass", "pass"),
+    ],
+)
+def test_the_suite_says_what_undecided_counts_as(nafld, bound, choice, overall):
+    value = run(nafld, gates({})).checks[0].value
+    change = {"bound": value if bound is None else bound, "on_inconclusive": choice}
+    result = run(nafld, gates(change))
+    assert result.verdict == overall
+    if bound is None:
+        assert result.checks[0].verdict == "inconclusive"
+
+
+def test_one_failure_outweighs_the_undecided(nafld):
+    value = run(nafld, gates({})).checks[0].value
+    assert run(nafld, gates({}, {"bound": value}, {"bound": 0.0})).verdict == "fail"
+    assert run(nafld, gates({}, {"bound": value})).verdict == "inconclusive"
+
+
+def test_every_metric_is_documented():
+    readme = Path(__file__).parents[2] / "evaluation" / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    assert [name for name in METRICS if f"`{name}`" not in text] == []
+
+
+def test_importing_the_suite_loads_no_heavy_library():
+    heavy = "torch sklearn scipy matplotlib jinja2 threadpoolctl"
+    program = (
+        "import sys, synthehr.evaluation.suite, synthehr.reporting.report\n"
+        f"print([name for name in '{heavy}'.split() if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

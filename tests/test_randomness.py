@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from synthehr.errors import ConfigError
+from synthehr.randomness import InsecureNoise, NoiseSource, SystemNoise, seeded
+
+DRAWS = 20_000
+# A correct source fails a KS test at this level once in 100,000 runs.
+LEVEL = 1e-5
+
+
+def _gaussian(source: NoiseSource, scale: float) -> np.ndarray:
+    return source.gaussian(DRAWS, scale=scale)
+
+
+def _discrete(source: NoiseSource, scale: float) -> np.ndarray:
+    grain = 2**20
+    return source.discrete_gaussian(np.zeros(DRAWS, dtype=np.int64), scale=scale * grain) / grain
+
+
+@pytest.mark.parametrize("source", [SystemNoise(), InsecureNoise(7)], ids=["system", "insecure"])
+@pytest.mark.parametrize("draw", [_gaussian, _discrete])
+def test_noise_has_the_stated_sigma_and_no_other(source, draw) -> None:
+    values = draw(source, 3.0)
+    assert stats.kstest(values, stats.norm(0, 3.0).cdf).pvalue > LEVEL
+    for wrong in (2.0, 4.5):
+        assert stats.kstest(values, stats.norm(0, wrong).cdf).pvalue < LEVEL
+
+
+@pytest.mark.parametrize("source", [SystemNoise(), InsecureNoise(7)], ids=["system", "insecure"])
+def test_laplace_noise_has_the_stated_scale_and_no_other(source) -> None:
+    values = np.array([source.discrete_laplace(0, scale=50.0) for _ in range(4000)])
+    jittered = values + np.random.default_rng(0).uniform(-0.5, 0.5, len(values))
+    assert stats.kstest(jittered, stats.laplace(0, 50.0).cdf).pvalue > LEVEL
+    for wrong in (50.0 * 2 / 3, 75.0):
+        assert stats.kstest(jittered, stats.laplace(0, wrong).cdf).pvalue < LEVEL
+
+
+def test_opendp_states_the_cost_that_the_account_books() -> None:
+    import opendp.prelude as dp
+
+    dp.enable_features("contrib")
+    grain, sigma, epsilon = 2**20, 7.3, 0.03
+    gaussian = dp.m.make_gaussian(
+        dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64"), scale=sigma * grain
+    )
+    assert gaussian.map(float(grain)) == pytest.approx(1 / (2 * sigma**2), rel=1e-12)
+    laplace = dp.m.make_laplace(dp.atom_domain(T="i64"), dp.absolute_distance(T="i64"), scale=(1 + 1e-9) / epsilon)
+    assert laplace.map(1) <= epsilon
+
+
+def test_each_patient_is_drawn_alone_with_the_rate() -> None:
+    source = SystemNoise()
+    batches = np.array([source.poisson_draw(1000, rate=0.1).sum() for _ in range(2000)])
+    # Binomial(1000, 0.1): mean 100, variance 90. A fixed batch size would have variance 0.
+    assert abs(batches.mean() - 100) < 5 * np.sqrt(90 / 2000)
+    assert abs(batches.var() - 90) < 5 * 90 * np.sqrt(2 / 2000)
+
+
+def test_system_noise_does_not_repeat_and_test_noise_does() -> None:
+    assert not np.array_equal(SystemNoise().gaussian(8, scale=1.0), SystemNoise().gaussian(8, scale=1.0))
+    assert np.array_equal(InsecureNoise(1).gaussian(8, scale=1.0), InsecureNoise(1).gaussian(8, scale=1.0))
+
+
+def test_numpys_and_torchs_seeds_do_not_move_system_noise() -> None:
+    import torch
+
+    values = []
+    for _ in range(2):
+        np.random.seed(0)
+        torch.manual_seed(0)
+        values.append(SystemNoise().gaussian(8, scale=1.0))
+    assert not np.array_equal(values[0], values[1])
+
+
+def test_streams_of_one_seed_differ_and_a_negative_seed_is_refused() -> None:
+    assert seeded(3, 1).random() != seeded(3, 2).random()
+    assert seeded(3, 1).random() == seeded(3, 1).random()
+    with pytest.raises(ConfigError, match="seed"):
+        seeded(-1)

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import ast
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from dp_accounting.pld import common
+from dp_accounting.pld import privacy_loss_distribution as pld
+
+import synthehr
+from synthehr.cohort import Cohort
+from synthehr.errors import ConfigError, DataError
+from synthehr.models.marginals import FitSettings
+from synthehr.models.training import TrainingSettings, train
+from synthehr.randomness import InsecureNoise
+from synthehr.release import Release
+from synthehr.reporting.datasheet import render_datasheet
+from synthehr.schema.files import load_schema
+
+QUICK = TrainingSettings(bins=8, fit=FitSettings(steps=30, batch=200))
+
+
+@pytest.fixture(scope="module")
+def release(small_cohort) -> Release:
+    return Release.of(train(small_cohort, epsilon=3.0, delta=1e-6, settings=QUICK), datasheet=render_datasheet)
+
+
+def test_anyone_can_recompose_epsilon_from_the_manifest(release, tmp_path) -> None:
+    release.save(tmp_path / "r")
+    privacy = json.loads((tmp_path / "r" / "manifest.json").read_text())["privacy"]
+    total = pld.identity()
+    for event in privacy["events"]:
+        if event["type"] == "Gaussian":
+            part = pld.from_gaussian_mechanism(event["noise_multiplier"])
+        else:
+            assert event["type"] == "EpsilonDelta"
+            part = pld.from_privacy_parameters(common.DifferentialPrivacyParameters(event["epsilon"], event["delta"]))
+        total = total.compose(part.self_compose(event["count"]))
+    assert 0.97 * 3.0 <= total.get_epsilon_for_delta(privacy["delta"]) <= 3.0
+    assert privacy["epsilon"] == 3.0
+    assert privacy["unit"] == "patient"
+    assert privacy["neighbours"] == "add-or-remove-one"
+    assert privacy["private"] is True
+
+
+def test_a_release_comes_back_as_it_was_saved(release, tmp_path) -> None:
+    release.save(tmp_path / "r")
+    again = Release.load(tmp_path / "r")
+    assert again.digest == release.digest
+    assert again.sample(100, seed=1).root.equals(release.sample(100, seed=1).root)
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == [
+        "DATASHEET.md",
+        "manifest.json",
+        "weights.safetensors",
+    ]
+
+
+def test_an_existing_output_is_refused_and_left_alone(release, tmp_path) -> None:
+    (tmp_path / "r").mkdir()
+    with pytest.raises(ConfigError, match="exists"):
+        release.save(tmp_path / "r")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        release.save(tmp_path / "absent" / "r")
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "weights.safetensors", "DATASHEET.md"])
+@pytest.mark.parametrize("harm", ["remove", "truncate", "edit"])
+def test_a_harmed_release_is_not_loaded(release, tmp_path, name: str, harm: str) -> None:
+    release.save(tmp_path / "r")
+    path = tmp_path / "r" / name
+    content = path.read_bytes()
+    if harm == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(content[: len(content) // 2] if harm == "truncate" else content.replace(b"e", b"f", 1))
+    with pytest.raises(DataError):
+        Release.load(tmp_path / "r")
+
+
+def test_a_manifest_with_a_lower_epsilon_written_in_is_not_loaded(release, tmp_path) -> None:
+    release.save(tmp_path / "r")
+    path = tmp_path / "r" / "manifest.json"
+    path.write_text(path.read_text().replace('"epsilon": 3.0', '"epsilon": 0.1'))
+    with pytest.raises(DataError, match="edited"):
+        Release.load(tmp_path / "r")
+
+
+def test_the_same_seed_gives_the_same_cohort_and_another_does_not(release) -> None:
+    first, second, other = (release.sample(500, seed=seed).root for seed in (1, 1, 2))
+    assert first.equals(second)
+    assert not first.equals(other)
+
+
+def test_where_is_met_by_every_patient_and_the_match_rate_told(release) -> None:
+    synthetic = release.sample(300, seed=0, where="age >= 60 and sex = 'female'")
+    assert synthetic.root.height == 300
+    assert (synthetic.root["age"] >= 60).all()
+    assert (synthetic.root["sex"] == "female").all()
+    plain = release.sample(20_000, seed=0).root
+    share = ((plain["age"] >= 60) & (plain["sex"] == "female")).mean()
+    assert synthetic.provenance.match_rate == pytest.approx(share, abs=0.02)
+    assert release.sample(10, seed=0).provenance.match_rate is None
+
+
+def test_rows_that_break_a_declared_rule_are_not_made(small_cohort) -> None:
+    document = small_cohort.schema.model_dump(mode="json", exclude_defaults=True) | {"synthehr": 1}
+    schema = load_schema(document | {"rules": ["age >= 40 or not died"]})
+    frame = small_cohort.root.filter((pl.col("age") >= 40) | ~pl.col("died"))
+    trained = train(Cohort({"patient": frame}, schema=schema), epsilon=0.5, delta=1e-6, settings=QUICK)
+    synthetic = Release.of(trained, datasheet=render_datasheet).sample(5000, seed=0)
+    assert synthetic.root.filter((pl.col("age") < 40) & pl.col("died")).height == 0
+    assert synthetic.provenance.rule_rate is not None
+    assert synthetic.provenance.rule_rate < 1.0
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "says"),
+    [
+        ("age > 500", DataError, "next to impossible"),
+        ("height > 1", ConfigError, "height"),
+        ("age >", ConfigError, "--where"),
+    ],
+)
+def test_conditions_that_cannot_be_met_are_refused(release, where: str, error: type, says: str) -> None:
+    with pytest.raises(error, match=says):
+        release.sample(10, seed=0, where=where)
+
+
+def test_fewer_than_one_patient_is_refused(release) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        release.sample(0)
+
+
+def test_a_fit_with_test_noise_is_stamped_and_not_sampled(small_cohort) -> None:
+    trained = train(small_cohort, epsilon=3.0, delta=1e-6, settings=QUICK, noise=InsecureNoise(0))
+    insecure = Release.of(trained, datasheet=render_datasheet)
+    assert insecure.manifest.privacy.private is False
+    assert "NOT PRIVATE" in insecure.datasheet
+    with pytest.raises(ConfigError, match="NOT PRIVATE"):
+        insecure.sample(10)
+    assert insecure.sample(10, allow_insecure=True).provenance.private is False
+
+
+def test_planted_canaries_are_in_no_byte_of_the_release(small_schema, small_cohort, tmp_path, caplog, capfd) -> None:
+    document = small_schema.model_dump(mode="json", exclude_defaults=True)
+    document["synthehr"] = 1
+    columns = document["tables"]["patient"]["columns"]
+    columns["city"] = {"kind": "category"}
+    columns["cost"] = {"kind": "number"}
+    schema = load_schema(document)
+    cost = np.random.default_rng(0).normal(100, 10, len(small_cohort))
+    cost[7] = 987654.321
+    city = ["Springfield"] * len(small_cohort)
+    city[7] = "CANARYVILLE"
+    frame = small_cohort.root.with_columns(city=pl.Series(city), cost=pl.Series(cost)).with_columns(
+        patient_id=pl.when(pl.int_range(pl.len()) == 7).then(pl.lit("CANARY-ID-007")).otherwise("patient_id")
+    )
+    with caplog.at_level(logging.DEBUG):
+        cohort = Cohort({"patient": frame}, schema=schema)
+        trained = train(cohort, epsilon=3.0, delta=1e-6, model="dp-ctgan", settings=QUICK, on_progress=print)
+        made = Release.of(trained, datasheet=render_datasheet)
+        made.save(tmp_path / "r")
+        synthetic = made.sample(3000, seed=0).root.write_csv().encode()
+    texts = [path.read_bytes() for path in (tmp_path / "r").iterdir()]
+    texts += [
+        synthetic,
+        caplog.text.encode(),
+        *(part.encode() for part in capfd.readouterr()),
+        repr(cohort).encode(),
+    ]
+    for canary in (b"CANARY", b"987654", np.float64(987654.321).tobytes(), np.float32(987654.321).tobytes()):
+        assert not any(canary in text for text in texts)
+    assert b"Springfield" in b"".join(texts), "a value that many share is found, so the search works"
+
+
+def test_private_rows_are_read_behind_the_door_alone() -> None:
+    """No module on the way to a release reads rows, but the door and the step through it."""
+    package = Path(synthehr.__file__).parent
+    allowed = {"privacy/rows.py", "encoding/codec.py"}
+    hidden = {"_frame", "_codes", "_owners", "_weight", "_first", "_rows_of"}
+    for folder in ("privacy", "encoding", "models"):
+        for path in (package / folder).glob("*.py"):
+            name = path.relative_to(package).as_posix()
+            if name in allowed:
+                continue
+            tree = ast.parse(path.read_text())
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Attribute):
+                    assert node.attr not in hidden | {
+                        "tables",
+                        "owners",
+                        "to_pandas",
+                        "take",
+                        "split_rows",
+                    } or (isinstance(node.value, ast.Attribute) and node.value.attr == "schema"), (
+                        f"{name}:{node.lineno} reads {node.attr}"
+                    )
+
+
+def test_the_datasheet_names_columns_and_account(release) -> None:
+    for text in ("differential privacy", "add-or-remove-one", "| weight | number |", "| pairs | Gaussian |"):
+        assert text in release.datasheet
