@@ -5,18 +5,15 @@ Heavy parts (torch, scikit-learn) are imported by the verb that needs them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import polars as pl
+from typing import TYPE_CHECKING, Any, NotRequired, TypeAlias, TypedDict, Unpack
 
 from synthehr.cohort import Cohort
-from synthehr.connectors.base import conform_tables
-from synthehr.connectors.base import read as read_with
 from synthehr.connectors.files import TableFiles, write_tables
 from synthehr.connectors.folders import check_new, new_folder, withhold
+from synthehr.connectors.records import Records, SchemaSource, read
 from synthehr.errors import ConfigError
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.policy import load_policy
@@ -25,8 +22,6 @@ from synthehr.schema.model import Schema
 from synthehr.schema.validation import Expectation, check_tables
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from synthehr.evaluation.suite import Suite
     from synthehr.models.training import Progress
     from synthehr.release import Release, SyntheticCohort
@@ -52,9 +47,6 @@ __all__ = [
 DELTA = 1e-6
 HOLDOUT = 0.2
 
-Tables: TypeAlias = "Mapping[str, pl.DataFrame | pd.DataFrame]"
-Records: TypeAlias = "str | Path | pl.DataFrame | pd.DataFrame | Tables"
-SchemaSource: TypeAlias = str | Path | dict[str, Any] | Schema
 OnFit: TypeAlias = "Callable[[Progress], None]"
 OnCheck: TypeAlias = Callable[[str, int, int], None]
 
@@ -66,31 +58,6 @@ class Synthesis:
     release: Release
     synthetic: SyntheticCohort
     report: Report
-
-
-def read(source: Records, *, schema: SchemaSource, lenient: bool = False) -> Cohort[Schema]:
-    """Read records and check every cell against the schema.
-
-    Args:
-        source: a CSV, TSV or Parquet file (the root table), a folder with one file for each table, a
-            DataFrame (the root table), or DataFrames by table.
-        schema: path of a ``schema.yaml``, its contents, or a Schema.
-        lenient: for synthetic records: values out of bounds, undeclared categories and missing values
-            stand, for the evaluation to count.
-
-    Raises:
-        SchemaError: the schema breaks a rule of the schema language.
-        DataError: the records are missing, unreadable or break the schema.
-    """
-    declared = load_schema(schema)
-    if isinstance(source, str | Path):
-        return read_with(TableFiles(), source, schema=declared, lenient=lenient)
-    frames = source if isinstance(source, Mapping) else {declared.subject: source}
-    tables = {
-        name: _kept(frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame), declared, table=name)
-        for name, frame in frames.items()
-    }
-    return conform_tables(tables, schema=declared, lenient=lenient)
 
 
 def check_schema(source: str | Path, *, schema: SchemaSource) -> tuple[Expectation, ...]:
@@ -173,6 +140,17 @@ def fit(
     return Release.of(trained, datasheet=render_datasheet)
 
 
+class FitOptions(TypedDict):
+    """Settings of :func:`fit`, under its names."""
+
+    epsilon: float
+    delta: NotRequired[float]
+    model: NotRequired[str]
+    policy: NotRequired[str | Path]
+    device: NotRequired[str]
+    on_progress: NotRequired[OnFit]
+
+
 def save_fit(
     source: Records,
     *,
@@ -181,12 +159,7 @@ def save_fit(
     holdout: float | None = None,
     split_out: str | Path | None = None,
     seed: int | None = None,
-    epsilon: float,
-    delta: float = DELTA,
-    model: str = "auto",
-    policy: str | Path = "standard",
-    device: str = "auto",
-    on_progress: OnFit | None = None,
+    **options: Unpack[FitOptions],
 ) -> Release:
     """Read records, set patients aside for the evaluation where asked, fit, and write the release.
 
@@ -197,35 +170,23 @@ def save_fit(
         holdout: share of patients to set aside; needs ``split_out``.
         split_out: new folder for the private parts ``train`` and ``holdout``; readable by its owner alone.
         seed: of the split and of what :func:`fit` does with it.
-        epsilon: see :func:`fit`, also for the arguments that follow.
-        delta: see :func:`fit`.
-        model: see :func:`fit`.
-        policy: see :func:`fit`.
-        device: see :func:`fit`.
-        on_progress: see :func:`fit`.
+        options: see :func:`fit`.
 
     Raises:
         ConfigError: a setting is outside what it may be, or an output exists or cannot be written.
     """
-    check_fit_options(epsilon=epsilon, delta=delta, model=model, policy=policy, seed=seed)
+    check_fit_options(
+        epsilon=options["epsilon"],
+        delta=options.get("delta", DELTA),
+        model=options.get("model", "auto"),
+        policy=options.get("policy", "standard"),
+        seed=seed,
+    )
     if (holdout is None) != (split_out is None):
         raise ConfigError("--holdout and --split-out go together: the holdout is needed by the evaluation")
     target = check_new(out)
-
-    def fitted(cohort: Cohort[Schema]) -> Release:
-        return fit(
-            cohort,
-            epsilon=epsilon,
-            delta=delta,
-            model=model,
-            policy=policy,
-            seed=seed,
-            device=device,
-            on_progress=on_progress,
-        )
-
     if holdout is None or split_out is None:
-        release = fitted(read(source, schema=schema))
+        release = fit(read(source, schema=schema), seed=seed, **options)
         release.save(target)
         return release
     _check_share(holdout)
@@ -234,7 +195,7 @@ def save_fit(
     with new_folder(split_out, private=True) as folder:
         parts = read(source, schema=schema).split(holdout=holdout, seed=seed)
         _write_split(folder, *parts)
-        release = fitted(parts[0])
+        release = fit(parts[0], seed=seed, **options)
         release.save(target)
     return release
 
@@ -447,14 +408,6 @@ def synthesize(
         )
         report.save(folder / "report")
     return Synthesis(release=release, synthetic=synthetic, report=report)
-
-
-def _kept(frame: pl.DataFrame, schema: Schema, *, table: str) -> pl.DataFrame:
-    """A table without the columns that are declared as identifiers or text."""
-    declared = schema.tables[table].columns if table in schema.tables else {}
-    return frame.drop(
-        [name for name in frame.columns if getattr(declared.get(name), "kind", "") in ("identifier", "text")]
-    )
 
 
 def _cohort(records: Cohort[Schema] | Records, *, schema: Schema, lenient: bool = False) -> Cohort[Schema]:

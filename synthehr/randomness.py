@@ -50,6 +50,14 @@ class NoiseSource(ABC):
         """``value`` plus discrete Laplace noise: P[k] proportional to exp(-|k| / scale)."""
 
     @abstractmethod
+    def spawn(self) -> np.random.Generator:
+        """A generator for draws inside a patient's own loss.
+
+        Such draws are as many as the patients drawn, which is private: taken from a seeded stream they would shift
+        all that comes after, and who knows the seed could read the size of every batch off the release.
+        """
+
+    @abstractmethod
     def gaussian(self, size: int, *, scale: float) -> FloatArray:
         """Continuous Gaussian draws in float64, shape ``(size,)``, standard deviation ``scale``."""
 
@@ -83,7 +91,11 @@ class SystemNoise(_GeneratorNoise):
     """
 
     def __init__(self) -> None:
-        super().__init__(np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(secrets.randbits(256)))))
+        super().__init__(self.spawn())
+
+    def spawn(self) -> np.random.Generator:
+        """Keyed with 256 new bits of the operating system's entropy."""
+        return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(secrets.randbits(256))))
 
     def discrete_gaussian(self, values: IntArray, *, scale: float) -> IntArray:
         """OpenDP's discrete Gaussian (Canonne, Kamath, Steinke 2020)."""
@@ -110,6 +122,11 @@ class InsecureNoise(_GeneratorNoise):
 
     def __init__(self, seed: int) -> None:
         super().__init__(seeded(seed))
+        self._seed = seed
+
+    def spawn(self) -> np.random.Generator:
+        """Repeatable."""
+        return seeded(self._seed, 1)
 
     def discrete_gaussian(self, values: IntArray, *, scale: float) -> IntArray:
         """Rounded Gaussian draws."""

@@ -75,7 +75,9 @@ def main(args: Sequence[str] | None = None) -> int:
             words = list(sys.argv[1:] if args is None else args)
             with synthehr.make_context("synthehr", words) as context:
                 code: object = synthehr.invoke(context)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place to say it in one line
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the last place to say it in one line; a panic of polars too
         return _told(error)
     return code if isinstance(code, int) else 0
 

@@ -94,8 +94,10 @@ def shared_options(command: Callable[..., int]) -> Callable[..., int]:
 def reported(report: Report) -> tuple[str, dict[str, Any]]:
     """A report in words and as JSON: verdict and failing checks."""
     open_checks = [check for check in report.checks if check.counts_as != "pass"]
-    passed = len(report.checks) - len(open_checks)
-    lines = [f"verdict: {report.verdict} ({passed} of {len(report.checks)} checks pass)"]
+    passed = sum(check.verdict == "pass" for check in report.checks)
+    let_stand = len(report.checks) - len(open_checks) - passed
+    also = f", {let_stand} undecided that the suite lets stand" if let_stand else ""
+    lines = [f"verdict: {report.verdict} ({passed} of {len(report.checks)} checks pass{also})"]
     lines += [f"  {check.counts_as}: {check.id}: {check.why}" for check in open_checks]
     checks = [
         {

@@ -45,8 +45,21 @@ def train_with_critic(
     settings: CriticSettings,
     fit: FitSettings,
     draws: np.random.Generator,
+    private_draws: np.random.Generator,
 ) -> Iterator[int]:
     """Alternate private critic steps with generator steps that follow critic and marginals; yields steps done.
+
+    Args:
+        generator: already fitted to the marginals; trained further in place.
+        targets: bought marginals.
+        conditions: drawn from bought counts.
+        codes: private rows, behind the door.
+        account: where each critic step is booked.
+        mechanism: clip, noise and rate of a critic step.
+        settings: of the adversarial phase.
+        fit: of the phase before it.
+        draws: reproducible; their number does not depend on private rows.
+        private_draws: for conditions of real rows, whose number is private; never from a known seed.
 
     Privacy: one run of ``mechanism.event`` a critic step. The generator, the fake side of the critic's loss and
     the penalty see no private row: they are post-processing.
@@ -61,7 +74,9 @@ def train_with_critic(
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
 
     def real_side(batch: IntArray, mask: FloatArray) -> Tensor:
-        return private(lambda network: _real_loss(network, batch, mask, sizes=critic.sizes, draws=draws, device=device))
+        return private(
+            lambda network: _real_loss(network, batch, mask, sizes=critic.sizes, draws=private_draws, device=device)
+        )
 
     for step in range(settings.steps):
         for _ in range(settings.critic_steps):

@@ -299,6 +299,7 @@ class _Run:
                 settings=critic,
                 fit=fit,
                 draws=self.draws,
+                private_draws=self.noise.spawn(),
             ):
                 self._tell("critic", step, critic.steps)
         return generator

@@ -68,6 +68,7 @@ def load_policy(name: str | Path) -> Policy:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"policy {str(name)!r}: {where or 'file'}: {first['msg']}") from error
+        says = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"policy {str(name)!r}: {where or 'file'}: {says}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"policy {str(name)!r} is not a readable YAML file") from error

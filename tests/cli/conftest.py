@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,15 +57,13 @@ def lines(patients: int, *, seed: int = 0) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quick_fits() -> Iterator[None]:
+QUICK = training.TrainingSettings(bins=8, fit=FitSettings(steps=20, batch=100))
+
+
+@pytest.fixture(autouse=True)
+def quick_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits of a second: what is tested here is the command, not the model."""
-    whole = training.TrainingSettings
-    patch = pytest.MonkeyPatch()
-    quick = whole(bins=8, fit=FitSettings(steps=20, batch=100))
-    patch.setattr(training, "TrainingSettings", lambda: quick)
-    yield
-    patch.undo()
+    monkeypatch.setattr(training, "TrainingSettings", lambda: QUICK)
 
 
 @pytest.fixture
@@ -95,7 +93,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (base / "records.csv").write_text("\n".join([HEADER, *lines(600)]) + "\n")
     (base / "schema.yaml").write_text(yaml.safe_dump(SCHEMA))
     words = ["synthesize", base / "records.csv", "--schema", base / "schema.yaml", "--epsilon", 3, "-o", base / "out"]
-    code = main([str(word) for word in [*words, "--suite", "quick", "--seed", 1, "-q"]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "TrainingSettings", lambda: QUICK)
+        code = main([str(word) for word in [*words, "--suite", "quick", "--seed", 1, "-q"]])
     assert code in {0, 5, 6}
     return base / "out"
 

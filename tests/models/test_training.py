@@ -5,16 +5,19 @@ import pytest
 import torch
 
 from synthehr.cohort import Cohort
+from synthehr.encoding.domain import ColumnDomain
 from synthehr.errors import BudgetExceededError, ConfigError
 from synthehr.models.base import Trained, load_generator, sample_codes
-from synthehr.models.ctgan import CriticSettings
+from synthehr.models.ctgan import CriticSettings, train_with_critic
 from synthehr.models.marginals import Conditions, FitSettings, PairTargets, draw_codes
 from synthehr.models.networks import Generator, one_hot
 from synthehr.models.training import Progress, TrainingSettings, plan_fit, train
-from synthehr.privacy.accountant import PoissonSampledGaussian, epsilon_of
+from synthehr.privacy.accountant import Account, PoissonSampledGaussian, epsilon_of
 from synthehr.privacy.budget import Budget
+from synthehr.privacy.partition import Values
 from synthehr.privacy.policy import load_policy
-from synthehr.randomness import InsecureNoise
+from synthehr.privacy.rows import GradientMechanism, PrivateCodes
+from synthehr.randomness import InsecureNoise, SystemNoise, seeded
 from synthehr.schema.model import Schema
 
 QUICK = TrainingSettings(
@@ -124,6 +127,40 @@ def test_a_generator_fitted_to_pairs_learns_who_dies(small_cohort) -> None:
     for old in (True, False):
         ours = died[(age >= cells.size // 2) == old].mean()
         assert ours == pytest.approx(dead_real[old_real == old].mean(), abs=0.04)
+
+
+def test_the_seeded_stream_does_not_feel_how_many_patients_were_drawn() -> None:
+    states = []
+    for patients in (40, 400):
+        cells = Values(values=("a", "b"), other=False, nullable=False)
+        column = ColumnDomain(name="x", cells=cells, counts=np.array([1.0, 1.0]), variance=np.ones(2))
+        codes = PrivateCodes(
+            np.zeros((patients, 1), dtype=np.int64),
+            sizes=(2,),
+            owners=np.arange(patients),
+            patients=patients,
+            noise=SystemNoise(),
+        )
+        cpu = torch.device("cpu")
+        step = PoissonSampledGaussian(stage="g", sampling_probability=0.5, noise_multiplier=2.0)
+        account = Account(Budget(epsilon=50.0, delta=1e-6))
+        account.plan([step.model_copy(update={"count": 6})])
+        draws = seeded(0, 1)
+        for _ in train_with_critic(
+            Generator(sizes=[2], latent=4, hidden=8),
+            PairTargets([2], [(0, 0)], [np.eye(2) * 20.0], patients=40, device=cpu),
+            Conditions([column], device=cpu),
+            codes,
+            account,
+            mechanism=GradientMechanism(event=step, clip_norm=1.0, expected_batch=20.0),
+            settings=QUICK.critic,
+            fit=QUICK.fit,
+            draws=draws,
+            private_draws=SystemNoise().spawn(),
+        ):
+            pass
+        states.append(draws.bit_generator.state)
+    assert states[0] == states[1]
 
 
 def test_pair_loss_by_hand() -> None:
