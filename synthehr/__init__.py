@@ -19,7 +19,8 @@ if TYPE_CHECKING:
         SchemaError,
         SynthehrError,
     )
-    from synthehr.pipeline import Synthesis, evaluate, fit, load_release, read, synthesize
+    from synthehr.outputs import Synthesis, synthesize
+    from synthehr.pipeline import evaluate, fit, load_release, read
     from synthehr.release import Release, SyntheticCohort
     from synthehr.reporting.report import Report
     from synthehr.schema.files import load_schema
@@ -55,13 +56,13 @@ _HOMES = {
     "Report": "synthehr.reporting.report",
     "Schema": "synthehr.schema.model",
     "SyntheticCohort": "synthehr.release",
-    "Synthesis": "synthehr.pipeline",
+    "Synthesis": "synthehr.outputs",
     "evaluate": "synthehr.pipeline",
     "fit": "synthehr.pipeline",
     "load_release": "synthehr.pipeline",
     "load_schema": "synthehr.schema.files",
     "read": "synthehr.pipeline",
-    "synthesize": "synthehr.pipeline",
+    "synthesize": "synthehr.outputs",
 }
 
 

@@ -1,4 +1,4 @@
-"""The verbs: read, fit, sample, evaluate, synthesize. The only module that knows all the parts.
+"""The verbs: read, fit, sample, evaluate. With :mod:`synthehr.outputs` the only module that knows all the parts.
 
 Heavy parts (torch, scikit-learn) are imported by the verb that needs them.
 """
@@ -6,17 +6,18 @@ Heavy parts (torch, scikit-learn) are imported by the verb that needs them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from synthehr.cohort import Cohort
-from synthehr.connectors.files import TableFiles, write_tables
-from synthehr.connectors.folders import check_new, new_folder, withhold
+from synthehr.connectors.files import TableFiles
 from synthehr.connectors.records import Records, SchemaSource, read
 from synthehr.errors import ConfigError
+from synthehr.privacy.accountant import Account
 from synthehr.privacy.budget import Budget
+from synthehr.privacy.paying import LedgerOptions, Payer
 from synthehr.privacy.policy import load_policy
+from synthehr.randomness import noise_source
 from synthehr.schema.files import load_schema
 from synthehr.schema.model import Schema
 from synthehr.schema.validation import Expectation, check_tables
@@ -29,35 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DELTA",
-    "Synthesis",
     "check_fit_options",
     "check_schema",
     "evaluate",
     "fit",
     "load_release",
-    "new_folder",
     "read",
     "sample",
-    "save_evaluation",
-    "save_fit",
-    "save_sample",
-    "synthesize",
 ]
 
 DELTA = 1e-6
-HOLDOUT = 0.2
 
 OnFit: TypeAlias = "Callable[[Progress], None]"
 OnCheck: TypeAlias = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Synthesis:
-    """What :func:`synthesize` made; the same lies in the output folder."""
-
-    release: Release
-    synthetic: SyntheticCohort
-    report: Report
 
 
 def check_schema(source: str | Path, *, schema: SchemaSource) -> tuple[Expectation, ...]:
@@ -78,19 +63,23 @@ def check_fit_options(
     model: str = "auto",
     policy: str | Path = "standard",
     seed: int | None = None,
+    **paid: Unpack[LedgerOptions],
 ) -> None:
     """Refuse settings of a fit that cannot be right, before any record is read.
 
     Raises:
         ConfigError: one of them is outside what it may be.
+        BudgetExceededError: the ledger cannot pay.
+        DataError: the ledger is missing or was tampered with.
     """
-    Budget(epsilon=epsilon, delta=delta)
+    budget = Budget(epsilon=epsilon, delta=delta)
     load_policy(policy)
-    _check_seed(seed)
+    check_seed(seed)
     from synthehr.models.base import MODELS
 
     if model not in MODELS:
         raise ConfigError(f"model {model!r} is unknown: choose one of {', '.join(MODELS)}")
+    Payer(**paid).check(budget)
 
 
 def fit(
@@ -102,7 +91,9 @@ def fit(
     policy: str | Path = "standard",
     seed: int | None = None,
     device: str = "auto",
+    noise: str = "system",
     on_progress: OnFit | None = None,
+    **paid: Unpack[LedgerOptions],
 ) -> Release:
     """Learn a release from real records under (epsilon, delta)-differential privacy of each patient.
 
@@ -114,89 +105,41 @@ def fit(
         policy: name or YAML file of a release profile.
         seed: moves initial weights alone, never the noise: two fits with one seed differ.
         device: ``auto``, ``cpu`` or a torch device.
+        noise: ``system``, or ``cryptographic``, which is slower.
         on_progress: called with each step done.
+        paid: ``ledger``, the file to spend from, with ``population`` (must be the ledger's), ``by`` (who signs
+            off) and ``why`` (what the release is for). See :class:`synthehr.privacy.paying.Payer`.
 
     Raises:
         ConfigError: a setting is outside what it may be.
-        BudgetExceededError: the policy, or the rule on delta, refuses.
+        BudgetExceededError: the policy, the rule on delta or the ledger refuses.
+        DataError: the ledger is missing or was tampered with.
 
-    Privacy: everything that touches rows is booked on one account, which the release carries.
+    Privacy: everything that touches rows is booked on one account, which the release carries. A ledger has the
+    budget reserved before the first touch, and the release settled before it is returned.
     """
     check_fit_options(epsilon=epsilon, delta=delta, model=model, policy=policy, seed=seed)
     from synthehr.models.training import train
     from synthehr.release import Release
     from synthehr.reporting.datasheet import render_datasheet
 
-    trained = train(
-        cohort,
-        epsilon=epsilon,
-        delta=delta,
-        model=model,
-        policy=policy,
-        seed=seed,
-        device=device,
-        on_progress=on_progress,
-    )
-    return Release.of(trained, datasheet=render_datasheet)
-
-
-class FitOptions(TypedDict):
-    """Settings of :func:`fit`, under its names."""
-
-    epsilon: float
-    delta: NotRequired[float]
-    model: NotRequired[str]
-    policy: NotRequired[str | Path]
-    device: NotRequired[str]
-    on_progress: NotRequired[OnFit]
-
-
-def save_fit(
-    source: Records,
-    *,
-    schema: SchemaSource,
-    out: str | Path,
-    holdout: float | None = None,
-    split_out: str | Path | None = None,
-    seed: int | None = None,
-    **options: Unpack[FitOptions],
-) -> Release:
-    """Read records, set patients aside for the evaluation where asked, fit, and write the release.
-
-    Args:
-        source: see :func:`read`.
-        schema: see :func:`read`.
-        out: the new release folder.
-        holdout: share of patients to set aside; needs ``split_out``.
-        split_out: new folder for the private parts ``train`` and ``holdout``; readable by its owner alone.
-        seed: of the split and of what :func:`fit` does with it.
-        options: see :func:`fit`.
-
-    Raises:
-        ConfigError: a setting is outside what it may be, or an output exists or cannot be written.
-    """
-    check_fit_options(
-        epsilon=options["epsilon"],
-        delta=options.get("delta", DELTA),
-        model=options.get("model", "auto"),
-        policy=options.get("policy", "standard"),
-        seed=seed,
-    )
-    if (holdout is None) != (split_out is None):
-        raise ConfigError("--holdout and --split-out go together: the holdout is needed by the evaluation")
-    target = check_new(out)
-    if holdout is None or split_out is None:
-        release = fit(read(source, schema=schema), seed=seed, **options)
-        release.save(target)
-        return release
-    _check_share(holdout)
-    if check_new(split_out) == target:
-        raise ConfigError("the release and the split need folders of their own: they differ in who may read them")
-    with new_folder(split_out, private=True) as folder:
-        parts = read(source, schema=schema).split(holdout=holdout, seed=seed)
-        _write_split(folder, *parts)
-        release = fit(parts[0], seed=seed, **options)
-        release.save(target)
+    source = noise_source(noise)
+    account = Account(Budget(epsilon=epsilon, delta=delta))
+    with Payer(**paid).paying(account, what={"task": "fit", "model": model, "policy": str(policy)}) as settle:
+        trained = train(
+            cohort,
+            epsilon=epsilon,
+            delta=delta,
+            model=model,
+            policy=policy,
+            seed=seed,
+            device=device,
+            noise=source,
+            account=account,
+            on_progress=on_progress,
+        )
+        release = Release.of(trained, datasheet=render_datasheet)
+        settle(release.digest)
     return release
 
 
@@ -225,32 +168,10 @@ def sample(
         ConfigError: a setting is outside what it may be, or the release is stamped not private.
         DataError: the release is broken, or next to no patient meets the conditions.
     """
-    _check_count(n)
-    _check_seed(seed)
+    check_count(n)
+    check_seed(seed)
     opened = load_release(release) if isinstance(release, str | Path) else release
     return opened.sample(n, seed=seed, where=where, allow_insecure=allow_insecure)
-
-
-def save_sample(
-    release: str | Path | Release,
-    n: int,
-    *,
-    out: str | Path,
-    format: str = "parquet",
-    seed: int | None = None,
-    where: str | Sequence[str] = (),
-    allow_insecure: bool = False,
-) -> SyntheticCohort:
-    """Draw a synthetic cohort and write it with ``PROVENANCE.json`` into the new folder ``out``.
-
-    Raises:
-        ConfigError: a setting is outside what it may be, or ``out`` exists or cannot be written.
-        DataError: the release is broken, or next to no patient meets the conditions.
-    """
-    with new_folder(out) as folder:
-        cohort = sample(release, n, seed=seed, where=where, allow_insecure=allow_insecure)
-        _write_synthetic(folder, cohort, format=format)
-    return cohort
 
 
 def evaluate(
@@ -283,7 +204,7 @@ def evaluate(
         ConfigError: the suite is not known, or nothing says which schema holds.
         DataError: records cannot be read or follow another schema.
     """
-    _check_seed(seed)
+    check_seed(seed)
     from synthehr.evaluation.suite import load_suite, run_suite
     from synthehr.reporting.report import PrivacyClaim, Report
 
@@ -303,111 +224,6 @@ def evaluate(
         promised = opened.manifest.privacy.model_dump()
         claim = PrivacyClaim.model_validate({**promised, "release_digest": opened.digest})
     return Report(result, privacy=claim, provenance=_provenance(opened, synthetic, suite=gates.suite, seed=seed))
-
-
-def save_evaluation(
-    *,
-    out: str | Path,
-    train: Cohort[Schema] | Records,
-    holdout: Cohort[Schema] | Records,
-    synthetic: Cohort[Schema] | Records,
-    schema: SchemaSource | None = None,
-    suite: str | Path | Suite = "ci",
-    release: str | Path | Release | None = None,
-    seed: int = 0,
-    on_progress: OnCheck | None = None,
-) -> Report:
-    """Evaluate as :func:`evaluate` does, and write the report into the new folder ``out``."""
-    target = check_new(out)
-    report = evaluate(
-        train=train,
-        holdout=holdout,
-        synthetic=synthetic,
-        schema=schema,
-        suite=suite,
-        release=release,
-        seed=seed,
-        on_progress=on_progress,
-    )
-    report.save(target)
-    return report
-
-
-def synthesize(
-    source: Records,
-    *,
-    schema: SchemaSource,
-    out: str | Path,
-    epsilon: float,
-    delta: float = DELTA,
-    model: str = "auto",
-    policy: str | Path = "standard",
-    holdout: float = HOLDOUT,
-    n: int | None = None,
-    format: str = "parquet",
-    suite: str | Path = "ci",
-    seed: int | None = None,
-    device: str = "auto",
-    on_fit: OnFit | None = None,
-    on_check: OnCheck | None = None,
-) -> Synthesis:
-    """Split, fit, sample and evaluate in one go, into the new folder ``out``.
-
-    ``out`` holds ``release/``, ``synthetic/``, ``report/`` and ``split/`` (the real train and holdout parts,
-    readable by their owner alone). All of it appears together, whatever the verdict, or nothing does.
-
-    Args:
-        source: see :func:`read`.
-        schema: see :func:`read`.
-        out: the new folder.
-        epsilon: see :func:`fit`.
-        delta: see :func:`fit`.
-        model: see :func:`fit`.
-        policy: see :func:`fit`.
-        holdout: share of patients set aside for the evaluation.
-        n: number of synthetic patients; without it the bought (noisy) number of patients fitted on.
-        format: of the synthetic tables, ``parquet`` or ``csv``.
-        suite: name or YAML file of the gates.
-        seed: of the split, of sampling and of initial weights; never of the noise.
-        device: see :func:`fit`.
-        on_fit: called with each step of the fit.
-        on_check: called with each check of the evaluation.
-
-    Raises:
-        ConfigError: a setting is outside what it may be, or ``out`` exists or cannot be written.
-        DataError: the records are missing, unreadable or break the schema.
-        BudgetExceededError: the policy, or the rule on delta, refuses.
-    """
-    check_fit_options(epsilon=epsilon, delta=delta, model=model, policy=policy, seed=seed)
-    _check_share(holdout)
-    if n is not None:
-        _check_count(n)
-    from synthehr.evaluation.suite import load_suite
-
-    gates = load_suite(suite)
-    with new_folder(out) as folder:
-        cohort = read(source, schema=schema)
-        train, kept = cohort.split(holdout=holdout, seed=seed)
-        _write_split(folder / "split", train, kept)
-        release = fit(
-            train,
-            epsilon=epsilon,
-            delta=delta,
-            model=model,
-            policy=policy,
-            seed=seed,
-            device=device,
-            on_progress=on_fit,
-        )
-        release.save(folder / "release")
-        synthetic = release.sample(max(1, release.manifest.patients_bought) if n is None else n, seed=seed)
-        (folder / "synthetic").mkdir()
-        _write_synthetic(folder / "synthetic", synthetic, format=format)
-        report = evaluate(
-            train=train, holdout=kept, synthetic=synthetic, suite=gates, release=release, on_progress=on_check
-        )
-        report.save(folder / "report")
-    return Synthesis(release=release, synthetic=synthetic, report=report)
 
 
 def _cohort(records: Cohort[Schema] | Records, *, schema: Schema, lenient: bool = False) -> Cohort[Schema]:
@@ -434,36 +250,18 @@ def _provenance(
     return {
         "suite": suite,
         "seed": seed,
-        "versions": {name: version(name) for name in packages},
         "release_digest": release.digest if release is not None else None,
+        "versions": {name: version(name) for name in packages},
         "model": release.manifest.model.name if release is not None else None,
         "synthetic_seed": made_by.seed if made_by is not None else None,
     }
 
 
-def _write_split(folder: Path, train: Cohort[Schema], holdout: Cohort[Schema]) -> None:
-    for name, part in (("train", train), ("holdout", holdout)):
-        (folder / name).mkdir(parents=True)
-        write_tables(part, folder / name, format="parquet")
-    withhold(folder)
-
-
-def _write_synthetic(folder: Path, cohort: SyntheticCohort, *, format: str) -> None:
-    write_tables(cohort, folder, format=format)
-    text = cohort.provenance.model_dump_json(indent=2)
-    (folder / "PROVENANCE.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _check_count(n: int) -> None:
+def check_count(n: int) -> None:
     if n < 1:
         raise ConfigError(f"the number of patients must be at least 1, not {n}")
 
 
-def _check_seed(seed: int | None) -> None:
+def check_seed(seed: int | None) -> None:
     if seed is not None and seed < 0:
         raise ConfigError(f"seed must be a whole number from 0 on, not {seed}")
-
-
-def _check_share(holdout: float) -> None:
-    if not 0.0 < holdout < 1.0:
-        raise ConfigError(f"holdout must lie strictly between 0 and 1, not {holdout}")

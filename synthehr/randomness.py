@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from synthehr.errors import ConfigError
 
-__all__ = ["InsecureNoise", "IntArray", "NoiseSource", "SystemNoise", "fresh_seed", "seeded"]
+__all__ = [
+    "CryptographicNoise",
+    "InsecureNoise",
+    "IntArray",
+    "NoiseSource",
+    "SystemNoise",
+    "fresh_seed",
+    "noise_source",
+    "seeded",
+]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -39,6 +48,7 @@ def seeded(seed: int, *stream: int) -> np.random.Generator:
 class NoiseSource(ABC):
     """Where the noise of every private mechanism comes from."""
 
+    name: str
     why_not_private: str | None = None
 
     @abstractmethod
@@ -90,6 +100,8 @@ class SystemNoise(_GeneratorNoise):
     it folds any seed to 32 bits, few enough to try them all.)
     """
 
+    name = "system"
+
     def __init__(self) -> None:
         super().__init__(self.spawn())
 
@@ -115,9 +127,36 @@ class SystemNoise(_GeneratorNoise):
         return int(dp.m.make_laplace(*space, scale=scale)(value))
 
 
+class CryptographicNoise(SystemNoise):
+    """As :class:`SystemNoise`, but each gradient draw and each coin is fresh output of the operating system.
+
+    Slower; nothing of one draw can be told from any other, whatever is known of them.
+    """
+
+    name = "cryptographic"
+
+    def gaussian(self, size: int, *, scale: float) -> FloatArray:
+        """Sum of four draws of half the scale, each by the inverse of the normal distribution function."""
+        from scipy.special import ndtri
+
+        draws = ndtri(self._uniform(4 * size)).reshape(4, size)
+        return np.asarray(draws.sum(axis=0) * (scale / 2.0), dtype=np.float64)
+
+    def poisson_draw(self, size: int, *, rate: float) -> NDArray[np.bool_]:
+        """Coins of 53 random bits each."""
+        return np.asarray(self._uniform(size) < rate)
+
+    @staticmethod
+    def _uniform(size: int) -> FloatArray:
+        """Draws strictly between 0 and 1, in the middles of 2**53 equal steps."""
+        bits = np.frombuffer(secrets.token_bytes(8 * size), dtype=np.uint64) >> np.uint64(11)
+        return np.asarray((bits.astype(np.float64) + 0.5) * 2.0**-53, dtype=np.float64)
+
+
 class InsecureNoise(_GeneratorNoise):
     """Repeatable noise for tests. A fit that uses it is stamped NOT PRIVATE."""
 
+    name = "insecure"
     why_not_private = "the noise was seeded for a test"
 
     def __init__(self, seed: int) -> None:
@@ -137,3 +176,15 @@ class InsecureNoise(_GeneratorNoise):
         chance = -np.expm1(-1.0 / scale)
         up, down = self._generator.geometric(chance, 2)
         return value + int(up) - int(down)
+
+
+def noise_source(name: str) -> NoiseSource:
+    """The noise source ``system`` or ``cryptographic``.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    sources: dict[str, type[SystemNoise]] = {source.name: source for source in (SystemNoise, CryptographicNoise)}
+    if name not in sources:
+        raise ConfigError(f"noise {name!r} is unknown: choose one of {', '.join(sources)}")
+    return sources[name]()

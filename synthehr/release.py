@@ -61,6 +61,7 @@ class PrivacyRecord(_Record):
     private: bool
     why_not: str | None = None
     policy: str
+    noise: str = Field(description="Where the noise came from: system, cryptographic, or insecure (for tests).")
     epsilon_spent: float = Field(description="The events composed, at delta.")
     events: tuple[Annotated[Gaussian | PoissonSampledGaussian | EpsilonDelta, Field(discriminator="type")], ...]
 
@@ -178,6 +179,7 @@ class Release:
                 private=why_not is None,
                 why_not=why_not,
                 policy=trained.policy,
+                noise=trained.noise,
                 epsilon_spent=trained.epsilon_spent,
                 events=trained.events,
             ),

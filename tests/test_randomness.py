@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from synthehr.errors import ConfigError
-from synthehr.randomness import InsecureNoise, NoiseSource, SystemNoise, seeded
+from synthehr.randomness import CryptographicNoise, InsecureNoise, NoiseSource, SystemNoise, noise_source, seeded
 
 DRAWS = 20_000
 # A correct source fails a KS test at this level once in 100,000 runs.
@@ -21,7 +21,7 @@ def _discrete(source: NoiseSource, scale: float) -> np.ndarray:
     return source.discrete_gaussian(np.zeros(DRAWS, dtype=np.int64), scale=scale * grain) / grain
 
 
-@pytest.mark.parametrize("source", [SystemNoise(), InsecureNoise(7)], ids=["system", "insecure"])
+@pytest.mark.parametrize("source", [SystemNoise(), CryptographicNoise(), InsecureNoise(7)], ids=lambda s: s.name)
 @pytest.mark.parametrize("draw", [_gaussian, _discrete])
 def test_noise_has_the_stated_sigma_and_no_other(source, draw) -> None:
     values = draw(source, 3.0)
@@ -30,7 +30,7 @@ def test_noise_has_the_stated_sigma_and_no_other(source, draw) -> None:
         assert stats.kstest(values, stats.norm(0, wrong).cdf).pvalue < LEVEL
 
 
-@pytest.mark.parametrize("source", [SystemNoise(), InsecureNoise(7)], ids=["system", "insecure"])
+@pytest.mark.parametrize("source", [SystemNoise(), CryptographicNoise(), InsecureNoise(7)], ids=lambda s: s.name)
 def test_laplace_noise_has_the_stated_scale_and_no_other(source) -> None:
     values = np.array([source.discrete_laplace(0, scale=50.0) for _ in range(4000)])
     jittered = values + np.random.default_rng(0).uniform(-0.5, 0.5, len(values))
@@ -52,8 +52,8 @@ def test_opendp_states_the_cost_that_the_account_books() -> None:
     assert laplace.map(1) <= epsilon
 
 
-def test_each_patient_is_drawn_alone_with_the_rate() -> None:
-    source = SystemNoise()
+@pytest.mark.parametrize("source", [SystemNoise(), CryptographicNoise()], ids=lambda s: s.name)
+def test_each_patient_is_drawn_alone_with_the_rate(source) -> None:
     batches = np.array([source.poisson_draw(1000, rate=0.1).sum() for _ in range(2000)])
     # Binomial(1000, 0.1): mean 100, variance 90. A fixed batch size would have variance 0.
     assert abs(batches.mean() - 100) < 5 * np.sqrt(90 / 2000)
@@ -81,3 +81,18 @@ def test_streams_of_one_seed_differ_and_a_negative_seed_is_refused() -> None:
     assert seeded(3, 1).random() == seeded(3, 1).random()
     with pytest.raises(ConfigError, match="seed"):
         seeded(-1)
+
+
+def test_a_noise_source_is_found_by_name_and_test_noise_is_not() -> None:
+    assert type(noise_source("system")) is SystemNoise
+    assert type(noise_source("cryptographic")) is CryptographicNoise
+    with pytest.raises(ConfigError, match="choose one of"):
+        noise_source("insecure")
+
+
+def test_cryptographic_noise_survives_a_fork() -> None:
+    # A generator that was copied by a fork would repeat itself in both processes; the system's own output does not.
+    import copy
+
+    source = CryptographicNoise()
+    assert not np.array_equal(copy.deepcopy(source).gaussian(8, scale=1.0), source.gaussian(8, scale=1.0))

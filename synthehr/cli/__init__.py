@@ -26,6 +26,7 @@ _COMMANDS = {
     "sample": "Draw synthetic patients from a release.",
     "evaluate": "Measure a synthetic cohort beside the real ones, and decide.",
     "synthesize": "Split, fit, sample and evaluate in one go.",
+    "ledger": "Keep account of all releases of the same patients.",
 }
 
 _EPILOG = """\b

@@ -36,7 +36,8 @@ def command(*, out: Path, patients: int | None, epsilon: float, console: Console
     import yaml
 
     from synthehr.cli.nafld1 import SCHEMA, nafld1
-    from synthehr.pipeline import check_fit_options, new_folder, synthesize
+    from synthehr.outputs import new_folder, synthesize
+    from synthehr.pipeline import check_fit_options
 
     check_fit_options(epsilon=epsilon)
     with new_folder(out) as folder:
@@ -51,7 +52,7 @@ def command(*, out: Path, patients: int | None, epsilon: float, console: Console
             out=folder / "synthesis",
             epsilon=epsilon,
             seed=0,
-            on_fit=console.on_fit,
+            on_progress=console.on_fit,
             on_check=console.on_check,
         )
         for part in sorted((folder / "synthesis").iterdir()):

@@ -39,7 +39,7 @@ def command(
     Exits 0 where the suite passes, 5 where a gate fails, 6 where one stays inconclusive. The report is
     computed on real records: keep it as you keep them.
     """
-    from synthehr.pipeline import save_evaluation
+    from synthehr.outputs import save_evaluation
 
     report = save_evaluation(
         train=train,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from synthehr.cli.options import fit_options, out_option, schema_option
+from synthehr.cli.options import fit_options, ledger_options, out_option, schema_option
 from synthehr.cli.output import Console, shared_options
 
 __all__ = ["command"]
@@ -16,6 +16,7 @@ __all__ = ["command"]
 @click.argument("source", type=click.Path(path_type=Path))
 @schema_option()
 @fit_options
+@ledger_options
 @click.option("--holdout", type=float, help="Share of patients set aside for the evaluation; needs --split-out.")
 @click.option(
     "--split-out",
@@ -34,6 +35,11 @@ def command(
     policy: str,
     device: str,
     seed: int | None,
+    noise: str,
+    ledger: Path | None,
+    population: str | None,
+    why: str | None,
+    by: str | None,
     holdout: float | None,
     split_out: Path | None,
     out: Path,
@@ -43,7 +49,8 @@ def command(
 
     SOURCE is a CSV, TSV or Parquet file, or a folder with one file for each table.
     """
-    from synthehr.pipeline import save_fit
+    from synthehr.cli.ledger import left_in
+    from synthehr.outputs import save_fit
 
     release = save_fit(
         source,
@@ -57,11 +64,17 @@ def command(
         model=model,
         policy=policy,
         device=device,
+        noise=noise,
+        ledger=ledger,
+        population=population,
+        by=by,
+        why=why,
         on_progress=console.on_fit,
     )
     privacy = release.manifest.privacy
     promise = f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} for each {privacy.unit}"
-    text = f"release {out}: {promise}; model {release.manifest.model.name}"
+    words, left = left_in(ledger)
+    text = f"release {out}: {promise}; model {release.manifest.model.name}{words}"
     document = {
         "release": str(out),
         "digest": release.digest,
@@ -72,6 +85,7 @@ def command(
         "private": privacy.private,
         "model": release.manifest.model.name,
         "split": str(split_out) if split_out is not None else None,
+        "ledger": left,
     }
     console.result(text, document)
     return 0

@@ -8,9 +8,19 @@ from typing import TypeVar
 
 import click
 
-__all__ = ["FORMATS", "MODELS", "fit_options", "format_option", "out_option", "schema_option", "suite_option"]
+__all__ = [
+    "FORMATS",
+    "MODELS",
+    "fit_options",
+    "format_option",
+    "ledger_options",
+    "out_option",
+    "schema_option",
+    "suite_option",
+]
 
 MODELS = ("auto", "dp-ctgan", "marginal")
+NOISES = ("system", "cryptographic")
 FORMATS = ("parquet", "csv")
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -64,7 +74,27 @@ def fit_options(command: F) -> F:
             "--policy", default="standard", show_default=True, help="Release profile: a name, or a YAML file."
         ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+        click.option(
+            "--noise",
+            type=click.Choice(NOISES),
+            default="system",
+            show_default=True,
+            help="cryptographic: every draw is fresh output of the operating system; slower.",
+        ),
         click.option("--seed", type=click.IntRange(min=0), help="Of split, weights and sampling; never of the noise."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def ledger_options(command: F) -> F:
+    """The ledger that a fit spends from, and who signs for it."""
+    options: tuple[Callable[[F], F], ...] = (
+        click.option("--ledger", type=click.Path(path_type=Path), help="Ledger to spend from: see synthehr ledger."),
+        click.option("--population", help="The patients at hand; refused where the ledger is of others."),
+        click.option("--purpose", "why", help="What the release is for, as the ledger will tell."),
+        click.option("--signed-off-by", "by", help="Who answers for it, as the ledger will tell; default: you."),
     )
     for option in reversed(options):
         command = option(command)

@@ -37,7 +37,7 @@ def command(
     console: Console,
 ) -> int:
     """Draw synthetic patients from RELEASE; no real record is needed, so it costs no privacy."""
-    from synthehr.pipeline import save_sample
+    from synthehr.outputs import save_sample
 
     cohort = save_sample(release, n, out=out, format=format, seed=seed, where=where, allow_insecure=allow_insecure)
     provenance = cohort.provenance.model_dump(mode="json")

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from synthehr.cli.options import fit_options, format_option, out_option, schema_option, suite_option
+from synthehr.cli.options import (
+    fit_options,
+    format_option,
+    ledger_options,
+    out_option,
+    schema_option,
+    suite_option,
+)
 from synthehr.cli.output import VERDICT_CODES, Console, reported, shared_options
 
 __all__ = ["command"]
@@ -16,6 +23,7 @@ __all__ = ["command"]
 @click.argument("source", type=click.Path(path_type=Path))
 @schema_option()
 @fit_options
+@ledger_options
 @click.option("--holdout", type=float, default=0.2, show_default=True, help="Share of patients set aside.")
 @click.option("-n", "n", type=click.IntRange(min=1), help="Synthetic patients; default: the noisy number fitted on.")
 @format_option
@@ -32,6 +40,11 @@ def command(
     policy: str,
     device: str,
     seed: int | None,
+    noise: str,
+    ledger: Path | None,
+    population: str | None,
+    why: str | None,
+    by: str | None,
     holdout: float,
     n: int | None,
     format: str,
@@ -45,7 +58,8 @@ def command(
     whatever the verdict; the exit code is 0 where the suite passes, 5 where a gate fails, 6 where one stays
     inconclusive. split/ and report/ are private: they hold, or are computed on, real records.
     """
-    from synthehr.pipeline import synthesize
+    from synthehr.cli.ledger import left_in
+    from synthehr.outputs import synthesize
 
     made = synthesize(
         source,
@@ -61,13 +75,19 @@ def command(
         suite=suite,
         seed=seed,
         device=device,
-        on_fit=console.on_fit,
+        noise=noise,
+        ledger=ledger,
+        population=population,
+        by=by,
+        why=why,
+        on_progress=console.on_fit,
         on_check=console.on_check,
     )
     text, document = reported(made.report)
     privacy = made.release.manifest.privacy
     promise = f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} for each {privacy.unit}"
-    words = f"{text}\n{promise}\nreport: {out / 'report' / 'report.html'}\nsynthetic: {out / 'synthetic'}"
+    told, left = left_in(ledger)
+    words = f"{text}\n{promise}{told}\nreport: {out / 'report' / 'report.html'}\nsynthetic: {out / 'synthetic'}"
     console.result(
         words,
         {
@@ -76,6 +96,7 @@ def command(
             "epsilon": privacy.epsilon,
             "delta": privacy.delta,
             "unit": privacy.unit,
+            "ledger": left,
         },
     )
     return VERDICT_CODES[made.report.verdict]

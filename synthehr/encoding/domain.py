@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from synthehr.privacy.rows import PrivateRows
 from synthehr.randomness import FloatArray, IntArray
 from synthehr.schema.model import BooleanColumn, CategoryColumn, IntegerColumn, NumberColumn, Table
 
-__all__ = ["OTHER", "ColumnDomain", "ColumnPlan", "buy_domain", "plan_domain"]
+__all__ = ["OTHER", "ColumnDomain", "ColumnPlan", "buy_domain", "plan_domain", "sharpen"]
 
 OTHER = "OTHER"
 _FANOUT = 256
@@ -309,6 +309,40 @@ def _even_cells(counts: FloatArray, bins: int) -> IntArray:
         cell[at] = now
         held += float(count)
     return cell
+
+
+def sharpen(
+    domain: Sequence[ColumnDomain],
+    pairs: Sequence[tuple[int, int]],
+    noisy: Sequence[FloatArray],
+    *,
+    variance: float,
+    patients: int,
+) -> list[ColumnDomain]:
+    """The domain with each column's counts averaged, by precision, with what the bought pairs say of them.
+
+    Post-processing: all of it was bought.
+
+    Args:
+        domain: columns with their own counts.
+        pairs: columns of each bought pair.
+        noisy: its histogram.
+        variance: of the noise in each cell of a pair.
+        patients: the bought count, to which counts are made to sum.
+    """
+    precision = [1.0 / column.variance for column in domain]
+    total = [column.counts * weight for column, weight in zip(domain, precision, strict=True)]
+    for pair, counts in zip(pairs, noisy, strict=True):
+        if pair[0] == pair[1]:
+            continue
+        for axis, at in enumerate(pair):
+            weight = 1.0 / (variance * counts.shape[1 - axis])
+            total[at] = total[at] + weight * counts.sum(axis=1 - axis)
+            precision[at] = precision[at] + weight
+    return [
+        replace(column, counts=on_simplex(t / w, total=patients), variance=1.0 / w)
+        for column, t, w in zip(domain, total, precision, strict=True)
+    ]
 
 
 def on_simplex(noisy: FloatArray, *, total: float) -> FloatArray:

@@ -43,6 +43,7 @@ class Trained:
         patients_bought: the noisy count of patients.
         events: what was spent, in dp_accounting's terms.
         epsilon_spent: those events composed, at the budget's delta.
+        noise: name of the noise source.
         why_not_private: why the promise does not hold, if it does not.
     """
 
@@ -58,6 +59,7 @@ class Trained:
     patients_bought: int
     events: tuple[Event, ...]
     epsilon_spent: float
+    noise: str
     why_not_private: str | None
 
 

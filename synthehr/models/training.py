@@ -13,7 +13,7 @@ import torch
 
 from synthehr.cohort import Cohort
 from synthehr.encoding.codec import behind_the_door
-from synthehr.encoding.domain import ColumnDomain, ColumnPlan, buy_domain, plan_domain
+from synthehr.encoding.domain import ColumnDomain, ColumnPlan, buy_domain, plan_domain, sharpen
 from synthehr.errors import BudgetExceededError, ConfigError, InternalError
 from synthehr.models.base import MODELS, GeneratorShape, Trained
 from synthehr.models.ctgan import CriticSettings, train_with_critic
@@ -139,6 +139,7 @@ def train(
     device: str = "auto",
     noise: NoiseSource | None = None,
     settings: TrainingSettings | None = None,
+    account: Account | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """Fit a model of the cohort's patients under (epsilon, delta)-differential privacy.
@@ -153,6 +154,8 @@ def train(
         device: ``auto``, ``cpu`` or a torch device.
         noise: where noise comes from; the operating system unless a test says otherwise.
         settings: sizes and steps of the models.
+        account: an unused account of this epsilon and delta, for a caller who must know what was spent even where
+            the fit is refused; a new one where left out.
         on_progress: called with each step done.
 
     Raises:
@@ -172,9 +175,11 @@ def train(
         )
     if len(cohort.schema.tables) > 1:
         raise ConfigError("this version learns one table with one row per patient; the schema declares several")
+    if account is not None and (account.budget != budget or account.events):
+        raise InternalError("a fit needs an unused account of its own epsilon and delta")
     run = _Run(
         cohort,
-        budget=budget,
+        account=account if account is not None else Account(budget),
         policy=rules,
         model="marginal" if model == "auto" else model,
         chosen_because=_AUTO if model == "auto" else "asked for",
@@ -205,7 +210,7 @@ class _Run:
         self,
         cohort: Cohort[Schema],
         *,
-        budget: Budget,
+        account: Account,
         policy: Policy,
         model: str,
         chosen_because: str,
@@ -216,9 +221,9 @@ class _Run:
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self.schema = cohort.schema
-        self.budget, self.policy, self.model, self.chosen_because = budget, policy, model, chosen_because
+        self.account, self.budget = account, account.budget
+        self.policy, self.model, self.chosen_because = policy, model, chosen_because
         self.seed, self.device, self.noise, self.settings = seed, device, noise, settings
-        self.account = Account(budget)
         self.draws = seeded(seed, 1)
         self._on_progress = on_progress
         self._started = time.monotonic()
@@ -233,7 +238,7 @@ class _Run:
         )
         self._tell("domain", 1, 1)
         codes = self._rows.encode({column.name: column.cells for column in domain})
-        generator = self._learn(domain, codes, plan, patients)
+        generator, domain = self._learn(domain, codes, plan, patients)
         spent = self.account.epsilon_spent()
         if spent > self.budget.epsilon:
             raise InternalError("the account was overspent; nothing is released")
@@ -250,6 +255,7 @@ class _Run:
             patients_bought=patients,
             events=self.account.events,
             epsilon_spent=spent,
+            noise=self.noise.name,
             why_not_private=self.noise.why_not_private,
         )
 
@@ -270,11 +276,15 @@ class _Run:
         self._tell("count", 1, 1)
         return patients, plan
 
-    def _learn(self, domain: Sequence[ColumnDomain], codes: PrivateCodes, plan: FitPlan, patients: int) -> Generator:
+    def _learn(
+        self, domain: Sequence[ColumnDomain], codes: PrivateCodes, plan: FitPlan, patients: int
+    ) -> tuple[Generator, list[ColumnDomain]]:
         sizes = codes.sizes
         pairs = list(itertools.combinations(range(len(sizes)), 2)) or [(0, 0)]
         noisy = codes.marginals(self.account, pairs, shares=[1.0 / len(pairs)] * len(pairs), event=plan.pairs)
         self._tell("pairs", 1, 1)
+        variance = plan.pairs.noise_multiplier**2 * len(pairs)
+        domain = sharpen(domain, pairs, noisy, variance=variance, patients=patients)
         targets = PairTargets(sizes, pairs, noisy, patients=patients, device=self.device)
         conditions = Conditions(domain, device=self.device)
         generator = self._new_generator(sizes)
@@ -302,7 +312,7 @@ class _Run:
                 private_draws=self.noise.spawn(),
             ):
                 self._tell("critic", step, critic.steps)
-        return generator
+        return generator, domain
 
     def _new_generator(self, sizes: Sequence[int]) -> Generator:
         shape = self.settings.shape

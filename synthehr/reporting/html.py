@@ -35,6 +35,9 @@ _NONE = "\u2013"
 _MINUS = "\u2212"
 _ORDER = ("fail", "inconclusive", "pass")
 
+# The template tells these in its own words.
+_TOLD_ALREADY = {"suite", "seed", "release_digest"}
+
 
 def render_html(document: ReportDocument) -> str:
     """The document as one HTML file. Every value in it is escaped."""
@@ -58,7 +61,7 @@ def render_html(document: ReportDocument) -> str:
         heat=None if sections.pairs is None else heat_map(sections.pairs),
         outcomes=outcome_forest(sections.outcomes) if sections.outcomes else None,
         copies=copies_forest(sections.copies) if sections.copies else None,
-        provenance=list(_flat(document.provenance)),
+        provenance=[row for row in _flat(document.provenance) if row[0] not in _TOLD_ALREADY],
         asked={check.metric for check in document.checks},
         groups=[
             (title, [check for check in document.checks if check.section == section])

@@ -134,7 +134,7 @@ BAD_OPTIONS = {
     "release exists": (f"{FIT} -o schema.yaml", "exists"),
     "parent is a file": (f"{SYNTHESIZE} -o records.csv/out", "cannot be written"),
     "parent is missing": (f"{FIT} -o nowhere/out", "cannot be written"),
-    "unknown option": (f"{FIT} --ledger x", "--ledger"),
+    "unknown option": (f"{FIT} --audience x", "--audience"),
     "unknown command": ("publish records.csv", "publish"),
 }
 
@@ -228,7 +228,7 @@ def test_an_unexpected_failure_is_told_by_its_type_alone(run, folder: Path, monk
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError(f"{CANARY} weighs {CANARY_NUMBER}")
 
-    monkeypatch.setattr("synthehr.pipeline.fit", fail)
+    monkeypatch.setattr("synthehr.outputs.fit", fail)
     before = contents(folder)
     check(run(*SYNTHESIZE.split()), 1, "internal error: RuntimeError")
     assert contents(folder) == before
@@ -238,7 +238,7 @@ def test_an_interrupt_leaves_nothing_behind(run, folder: Path, monkeypatch) -> N
     def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("synthehr.pipeline.evaluate", interrupt)
+    monkeypatch.setattr("synthehr.outputs.evaluate", interrupt)
     before = contents(folder)
     check(run(*SYNTHESIZE.split(), "--suite", "quick"), 130, "interrupted")
     assert contents(folder) == before

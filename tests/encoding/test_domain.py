@@ -6,7 +6,7 @@ import pytest
 
 from synthehr.cohort import Cohort
 from synthehr.encoding.codec import behind_the_door, decode
-from synthehr.encoding.domain import OTHER, ColumnDomain, buy_domain, on_simplex, plan_domain
+from synthehr.encoding.domain import OTHER, ColumnDomain, buy_domain, on_simplex, plan_domain, sharpen
 from synthehr.privacy.accountant import Account, Gaussian
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.partition import Intervals, Values
@@ -167,3 +167,17 @@ def test_decoded_values_stay_in_bounds_and_on_the_declared_grid() -> None:
     np.testing.assert_array_equal(out, np.round(out, 1))
     # Each draw lies in the cell it was drawn for, up to rounding at a border.
     assert (column.cells.codes(pl.Series(out)) == codes[:, 0]).mean() > 0.999
+
+
+def test_counts_are_averaged_with_those_of_pairs_by_precision() -> None:
+    cells = Values(values=("a", "b"), other=False, nullable=False)
+    columns = [
+        ColumnDomain(name=name, cells=cells, counts=np.array([60.0, 40.0]), variance=np.array([6.0, 6.0]))
+        for name in "xy"
+    ]
+    # The pair says x is (70, 30), each the sum of two cells of variance 3, so as precise as the column's own count.
+    pair = np.array([[35.0, 35.0], [5.0, 25.0]])
+    x, y = sharpen(columns, [(0, 1)], [pair], variance=3.0, patients=100)
+    assert x.counts.tolist() == pytest.approx([65.0, 35.0])
+    assert y.counts.tolist() == pytest.approx([50.0, 50.0])
+    assert x.variance.tolist() == pytest.approx([3.0, 3.0])

@@ -11,11 +11,10 @@ from synthehr.models.base import Trained, load_generator, sample_codes
 from synthehr.models.ctgan import CriticSettings, train_with_critic
 from synthehr.models.marginals import Conditions, FitSettings, PairTargets, draw_codes
 from synthehr.models.networks import Generator, one_hot
-from synthehr.models.training import Progress, TrainingSettings, plan_fit, train
+from synthehr.models.training import Progress, TrainingSettings, train
 from synthehr.privacy.accountant import Account, PoissonSampledGaussian, epsilon_of
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.partition import Values
-from synthehr.privacy.policy import load_policy
 from synthehr.privacy.rows import GradientMechanism, PrivateCodes
 from synthehr.randomness import InsecureNoise, SystemNoise, seeded
 from synthehr.schema.model import Schema
@@ -40,21 +39,6 @@ def test_the_account_is_within_the_request_and_hardly_below_it(small_cohort, mod
         assert steps[0].sampling_probability == pytest.approx(256 / trained.patients_bought)
     else:
         assert steps == []
-
-
-@pytest.mark.parametrize("epsilon", [0.1, 1.0, 10.0])
-@pytest.mark.parametrize("patients", [200, 50_000, 1_000_000])
-@pytest.mark.parametrize("critic", [None, CriticSettings()])
-def test_every_plan_fits_its_budget_and_uses_it(small_schema, epsilon, patients, critic) -> None:
-    budget = Budget(epsilon=epsilon, delta=1e-7)
-    plan = plan_fit(
-        small_schema.root,
-        budget=budget,
-        policy=load_policy("standard"),
-        patients_bought=patients,
-        critic=critic,
-    )
-    assert 0.985 * epsilon <= epsilon_of(plan.events, delta=1e-7) <= epsilon
 
 
 def test_the_same_seed_moves_weights_and_not_the_noise(small_cohort) -> None:

@@ -1,0 +1,231 @@
+"""The verbs that leave folders behind: fit, sample, evaluate and synthesize to disk, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NotRequired, Unpack
+
+from synthehr.cohort import Cohort
+from synthehr.connectors.files import write_tables
+from synthehr.connectors.folders import check_new, new_folder, withhold
+from synthehr.connectors.records import Records, SchemaSource, read
+from synthehr.errors import ConfigError
+from synthehr.pipeline import DELTA, OnCheck, OnFit, check_count, check_fit_options, evaluate, fit, sample
+from synthehr.privacy.paying import LedgerOptions
+from synthehr.schema.model import Schema
+
+if TYPE_CHECKING:
+    from synthehr.evaluation.suite import Suite
+    from synthehr.release import Release, SyntheticCohort
+    from synthehr.reporting.report import Report
+
+__all__ = ["Synthesis", "new_folder", "save_evaluation", "save_fit", "save_sample", "synthesize"]
+
+HOLDOUT = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synthesis:
+    """What :func:`synthesize` made; the same lies in the output folder."""
+
+    release: Release
+    synthetic: SyntheticCohort
+    report: Report
+
+
+class FitOptions(LedgerOptions):
+    """Settings of :func:`synthehr.pipeline.fit`, under its names."""
+
+    epsilon: float
+    delta: NotRequired[float]
+    model: NotRequired[str]
+    policy: NotRequired[str | Path]
+    device: NotRequired[str]
+    noise: NotRequired[str]
+    on_progress: NotRequired[OnFit]
+
+
+def save_fit(
+    source: Records,
+    *,
+    schema: SchemaSource,
+    out: str | Path,
+    holdout: float | None = None,
+    split_out: str | Path | None = None,
+    seed: int | None = None,
+    **options: Unpack[FitOptions],
+) -> Release:
+    """Read records, set patients aside for the evaluation where asked, fit, and write the release.
+
+    Args:
+        source: see :func:`synthehr.pipeline.read`.
+        schema: see :func:`synthehr.pipeline.read`.
+        out: the new release folder.
+        holdout: share of patients to set aside; needs ``split_out``.
+        split_out: new folder for the private parts ``train`` and ``holdout``; readable by its owner alone.
+        seed: of the split and of what the fit does with it.
+        options: see :func:`synthehr.pipeline.fit`.
+
+    Raises:
+        ConfigError: a setting is outside what it may be, or an output exists or cannot be written.
+    """
+    _check(options, seed=seed)
+    if (holdout is None) != (split_out is None):
+        raise ConfigError("--holdout and --split-out go together: the holdout is needed by the evaluation")
+    target = check_new(out)
+    if holdout is None or split_out is None:
+        release = fit(read(source, schema=schema), seed=seed, **options)
+        release.save(target)
+        return release
+    _check_share(holdout)
+    if check_new(split_out) == target:
+        raise ConfigError("the release and the split need folders of their own: they differ in who may read them")
+    with new_folder(split_out, private=True) as folder:
+        parts = read(source, schema=schema).split(holdout=holdout, seed=seed)
+        _write_split(folder, *parts)
+        release = fit(parts[0], seed=seed, **options)
+        release.save(target)
+    return release
+
+
+def save_sample(
+    release: str | Path | Release,
+    n: int,
+    *,
+    out: str | Path,
+    format: str = "parquet",
+    seed: int | None = None,
+    where: str | Sequence[str] = (),
+    allow_insecure: bool = False,
+) -> SyntheticCohort:
+    """Draw a synthetic cohort and write it with ``PROVENANCE.json`` into the new folder ``out``.
+
+    Raises:
+        ConfigError: a setting is outside what it may be, or ``out`` exists or cannot be written.
+        DataError: the release is broken, or next to no patient meets the conditions.
+    """
+    with new_folder(out) as folder:
+        cohort = sample(release, n, seed=seed, where=where, allow_insecure=allow_insecure)
+        _write_synthetic(folder, cohort, format=format)
+    return cohort
+
+
+def save_evaluation(
+    *,
+    out: str | Path,
+    train: Cohort[Schema] | Records,
+    holdout: Cohort[Schema] | Records,
+    synthetic: Cohort[Schema] | Records,
+    schema: SchemaSource | None = None,
+    suite: str | Path | Suite = "ci",
+    release: str | Path | Release | None = None,
+    seed: int = 0,
+    on_progress: OnCheck | None = None,
+) -> Report:
+    """Evaluate as :func:`synthehr.pipeline.evaluate` does, and write the report into the new folder ``out``."""
+    target = check_new(out)
+    report = evaluate(
+        train=train,
+        holdout=holdout,
+        synthetic=synthetic,
+        schema=schema,
+        suite=suite,
+        release=release,
+        seed=seed,
+        on_progress=on_progress,
+    )
+    report.save(target)
+    return report
+
+
+def synthesize(
+    source: Records,
+    *,
+    schema: SchemaSource,
+    out: str | Path,
+    holdout: float = HOLDOUT,
+    n: int | None = None,
+    format: str = "parquet",
+    suite: str | Path = "ci",
+    seed: int | None = None,
+    on_check: OnCheck | None = None,
+    **options: Unpack[FitOptions],
+) -> Synthesis:
+    """Split, fit, sample and evaluate in one go, into the new folder ``out``.
+
+    ``out`` holds ``release/``, ``synthetic/``, ``report/`` and ``split/`` (the real train and holdout parts,
+    readable by their owner alone). All of it appears together, whatever the verdict, or nothing does.
+
+    Args:
+        source: see :func:`synthehr.pipeline.read`.
+        schema: see :func:`synthehr.pipeline.read`.
+        out: the new folder.
+        holdout: share of patients set aside for the evaluation.
+        n: number of synthetic patients; without it the bought (noisy) number of patients fitted on.
+        format: of the synthetic tables, ``parquet`` or ``csv``.
+        suite: name or YAML file of the gates.
+        seed: of the split, of sampling and of initial weights; never of the noise.
+        on_check: called with each check of the evaluation.
+        options: see :func:`synthehr.pipeline.fit`; ``on_progress`` is called with each step of the fit.
+
+    Raises:
+        ConfigError: a setting is outside what it may be, or ``out`` exists or cannot be written.
+        DataError: the records are missing, unreadable or break the schema; or the ledger was tampered with.
+        BudgetExceededError: the policy, the rule on delta or the ledger refuses.
+    """
+    _check(options, seed=seed)
+    _check_share(holdout)
+    if n is not None:
+        check_count(n)
+    from synthehr.evaluation.suite import load_suite
+
+    gates = load_suite(suite)
+    with new_folder(out) as folder:
+        cohort = read(source, schema=schema)
+        train, kept = cohort.split(holdout=holdout, seed=seed)
+        _write_split(folder / "split", train, kept)
+        release = fit(train, seed=seed, **options)
+        release.save(folder / "release")
+        synthetic = release.sample(max(1, release.manifest.patients_bought) if n is None else n, seed=seed)
+        (folder / "synthetic").mkdir()
+        _write_synthetic(folder / "synthetic", synthetic, format=format)
+        report = evaluate(
+            train=train, holdout=kept, synthetic=synthetic, suite=gates, release=release, on_progress=on_check
+        )
+        report.save(folder / "report")
+    return Synthesis(release=release, synthetic=synthetic, report=report)
+
+
+def _check(options: FitOptions, *, seed: int | None) -> None:
+    """Refuse options that cannot be right, before any record is read."""
+    check_fit_options(
+        epsilon=options["epsilon"],
+        delta=options.get("delta", DELTA),
+        model=options.get("model", "auto"),
+        policy=options.get("policy", "standard"),
+        seed=seed,
+        ledger=options.get("ledger"),
+        population=options.get("population"),
+        by=options.get("by"),
+        why=options.get("why"),
+    )
+
+
+def _write_split(folder: Path, train: Cohort[Schema], holdout: Cohort[Schema]) -> None:
+    for name, part in (("train", train), ("holdout", holdout)):
+        (folder / name).mkdir(parents=True)
+        write_tables(part, folder / name, format="parquet")
+    withhold(folder)
+
+
+def _write_synthetic(folder: Path, cohort: SyntheticCohort, *, format: str) -> None:
+    write_tables(cohort, folder, format=format)
+    text = cohort.provenance.model_dump_json(indent=2)
+    (folder / "PROVENANCE.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _check_share(holdout: float) -> None:
+    if not 0.0 < holdout < 1.0:
+        raise ConfigError(f"holdout must lie strictly between 0 and 1, not {holdout}")
