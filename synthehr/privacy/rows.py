@@ -221,10 +221,10 @@ class PrivateCodes:
         account.spend(mechanism.event)
         drawn = np.flatnonzero(self._noise.poisson_draw(self._patients, rate=mechanism.event.sampling_probability))
         gradients = per_patient(*self._padded(drawn))
-        total = clip_patients(gradients, norm=mechanism.clip_norm).sum(dim=0)
+        total = clip_patients(gradients, norm=mechanism.clip_norm).sum(dim=0, dtype=torch.float64)
         scale = mechanism.event.noise_multiplier * mechanism.clip_norm
         noise = torch.from_numpy(self._noise.gaussian(total.numel(), scale=scale))
-        return ((total.double() + noise.to(total.device)) / mechanism.expected_batch).to(total.dtype)
+        return ((total + noise.to(total.device)) / mechanism.expected_batch).to(gradients.dtype)
 
     def _padded(self, patients: IntArray) -> tuple[IntArray, FloatArray]:
         rows = self._rows[patients]
@@ -239,12 +239,13 @@ def clip_patients(gradients: Tensor, *, norm: float) -> Tensor:
     """Scale each patient's gradient to L2 norm at most ``norm``; one that is not finite counts as zero.
 
     Shape: ``(patients, parameters)`` in and out. The sum's sensitivity to one patient is ``norm``
-    (Abadi et al. 2016, Algorithm 1). A millionth of the norm is kept back for rounding.
+    (Abadi et al. 2016, Algorithm 1). Lengths are taken in float64, and a millionth of the norm is kept back for the
+    rounding of the product; summed in float64, patients do not disturb each other's rounding.
     """
-    lengths = gradients.norm(dim=1, keepdim=True)
-    factor = (norm * (1.0 - 1e-6)) / lengths.clamp(min=norm)
     import torch
 
+    lengths = torch.linalg.vector_norm(gradients, dim=1, keepdim=True, dtype=torch.float64)
+    factor = ((norm * (1.0 - 1e-6)) / lengths.clamp(min=norm)).to(gradients.dtype)
     return torch.where(lengths.isfinite(), gradients * factor, gradients.new_zeros(()))
 
 
