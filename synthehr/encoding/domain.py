@@ -190,13 +190,16 @@ class _Buyer:
 
 
 def _range(noisy: FloatArray, *, noise: float, whole: bool) -> tuple[float, float]:
-    """The outermost magnitudes that surely hold patients; where none does, zero to one."""
+    """The outermost magnitudes that surely hold patients, down to zero where it is near; zero to one where none does.
+
+    Each step towards zero holds fewer values: those of few patients, lost in the noise, would all be cut off there.
+    """
     held = np.flatnonzero(noisy > 4.0 * noise)
     if len(held) == 0:
         return 0.0, 1.0
     lower, upper = float(_MAGNITUDES[held[0]]), float(_MAGNITUDES[held[-1] + 1])
-    lower = 0.0 if lower == -_SMALLEST else lower
-    upper = 0.0 if upper == _SMALLEST else upper
+    lower = 0.0 if lower == -_SMALLEST or 0.0 < lower <= upper / 4.0 else lower
+    upper = 0.0 if upper == _SMALLEST or lower / 4.0 <= upper < 0.0 else upper
     if not lower < upper:
         return 0.0, 1.0
     return (math.floor(lower), math.ceil(upper)) if whole else (lower, upper)

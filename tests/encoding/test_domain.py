@@ -109,6 +109,18 @@ def test_a_range_that_is_not_declared_is_bought_and_holds_nearly_all() -> None:
     assert np.log2([-low, high]).tolist() == [float(round(v)) for v in np.log2([-low, high])]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(1.0, 90.0, (0.0, 128.0)), (-90.0, -1.0, (-128.0, 0.0)), (70.0, 90.0, (64.0, 128.0))]
+)
+def test_a_bought_range_reaches_down_to_zero_where_zero_is_near(low, high, expected) -> None:
+    values = np.random.default_rng(0).uniform(low, high, 5000)
+    (column,) = buy({"x": {"kind": "number"}}, {"x": values}, precision=0.1)
+    assert column.lattice is not None
+    assert column.lattice.origin == expected[0]
+    top = column.lattice.origin + column.lattice.step * (column.lattice.points - 1)
+    assert top == pytest.approx(expected[1])
+
+
 def test_rare_values_of_an_undeclared_category_become_other() -> None:
     names = ["flu"] * 500 + ["cold"] * 300 + [f"rare-{at}" for at in range(40)]
     (column,) = buy({"x": {"kind": "category"}}, {"x": names}, precision=0.5)
