@@ -17,8 +17,8 @@ __all__ = ["config_schemas", "main"]
 def config_schemas() -> dict[str, str]:
     """The text of each JSON Schema, by file name."""
     from synthehr.evaluation.suite import Suite
+    from synthehr.manifest import Manifest, Provenance
     from synthehr.privacy.policy import Policy
-    from synthehr.release import Manifest, Provenance
     from synthehr.reporting.document import ReportDocument
     from synthehr.schema.model import Schema
 

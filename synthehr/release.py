@@ -16,21 +16,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from synthehr.cohort import Cohort
 from synthehr.encoding.codec import decode
 from synthehr.encoding.domain import ColumnDomain
-from synthehr.encoding.lattice import Lattice
 from synthehr.errors import ConfigError, DataError, SchemaError
-from synthehr.models.base import GeneratorShape, Trained, load_generator, sample_codes
-from synthehr.privacy.accountant import EpsilonDelta, Gaussian, PoissonSampledGaussian
-from synthehr.privacy.budget import NEIGHBOURS, UNIT
-from synthehr.privacy.partition import Intervals, Values
+from synthehr.manifest import Manifest, ModelRecord, PrivacyRecord, Provenance, column_of, record_of
+from synthehr.models.base import Trained, load_generator, sample_codes
 from synthehr.randomness import fresh_seed, seeded
 from synthehr.schema.files import dump_schema, load_schema
 from synthehr.schema.model import IdColumn, Schema
@@ -45,92 +42,6 @@ _PACKAGES = ("torch", "opacus", "opendp", "dp-accounting", "numpy", "polars")
 _ROUND = 32768
 _HOPE = 16
 _PATIENCE = 200
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PrivacyRecord(_Record):
-    """What was promised to patients, and the account that anyone can recompose."""
-
-    epsilon: float = Field(description="The promise asked for.")
-    delta: float
-    unit: str = UNIT
-    neighbours: str = NEIGHBOURS
-    private: bool
-    why_not: str | None = None
-    policy: str
-    noise: str = Field(description="Where the noise came from: system, cryptographic, or insecure (for tests).")
-    epsilon_spent: float = Field(description="The events composed, at delta.")
-    events: tuple[Annotated[Gaussian | PoissonSampledGaussian | EpsilonDelta, Field(discriminator="type")], ...]
-
-
-class LatticeRecord(_Record):
-    """The values a numeric column can take, and the bought finer histogram inside its cells."""
-
-    origin: float
-    step: float
-    points: int
-    kind: Literal["integer", "number", "date", "datetime"]
-    starts: tuple[int, ...]
-    counts: tuple[float, ...]
-    cells: tuple[int, ...]
-
-
-class ColumnRecord(_Record):
-    """The cells of one column and the bought number of patients in each."""
-
-    name: str
-    nullable: bool
-    values: tuple[str, ...] | None = None
-    other: bool = False
-    edges: tuple[float, ...] | None = None
-    counts: tuple[float, ...]
-    variance: tuple[float, ...]
-    lattice: LatticeRecord | None = None
-
-
-class ModelRecord(_Record):
-    """Which model was fitted, and why."""
-
-    name: str
-    chosen_because: str
-    generator: GeneratorShape
-    seed: int
-
-
-class Manifest(_Record):
-    """Contents of ``manifest.json``."""
-
-    release: Literal[1] = 1
-    label: str = "A model of patients under differential privacy. What it makes is synthetic: no row is a patient."
-    schema_: dict[str, Any] = Field(alias="schema")
-    domain: tuple[ColumnRecord, ...]
-    model: ModelRecord
-    patients_bought: int = Field(description="The noisy count of patients the model was fitted on.")
-    privacy: PrivacyRecord
-    versions: dict[str, str]
-    digests: dict[str, str] = Field(default_factory=dict, description="SHA-256 of the other files.")
-
-
-class Provenance(_Record):
-    """Contents of ``PROVENANCE.json`` beside a synthetic cohort."""
-
-    synthetic: Literal[True] = True
-    label: str = "Synthetic records. No row belongs to a patient."
-    release_digest: str
-    epsilon: float
-    delta: float
-    unit: str
-    private: bool
-    why_not: str | None = None
-    patients: int
-    seed: int
-    where: tuple[str, ...]
-    match_rate: float | None = Field(description="Share of drawn rows that met --where; null without it.")
-    rule_rate: float | None = Field(description="Share of drawn rows that met the declared rules; null without.")
-    versions: dict[str, str]
 
 
 class SyntheticCohort(Cohort[Schema]):
@@ -165,7 +76,7 @@ class Release:
         why_not = trained.why_not_private
         manifest = Manifest(
             schema=dump_schema(trained.schema),
-            domain=tuple(_record(column) for column in trained.domain),
+            domain=tuple(record_of(column) for column in trained.domain),
             model=ModelRecord(
                 name=trained.model,
                 chosen_because=trained.chosen_because,
@@ -358,7 +269,7 @@ class Release:
     @cached_property
     def domain(self) -> tuple[ColumnDomain, ...]:
         """The cells of every column."""
-        return tuple(_domain(record) for record in self.manifest.domain)
+        return tuple(column_of(record) for record in self.manifest.domain)
 
     def _tensors(self) -> dict[str, Tensor]:
         from safetensors import SafetensorError
@@ -374,51 +285,6 @@ def _meeting(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
     for rule in rules:
         frame = frame.filter(rule.holds(frame))
     return frame
-
-
-def _record(column: ColumnDomain) -> ColumnRecord:
-    lattice = None
-    if column.lattice is not None:
-        assert column.leaf_starts is not None and column.leaf_counts is not None and column.leaf_cells is not None
-        lattice = LatticeRecord(
-            origin=column.lattice.origin,
-            step=column.lattice.step,
-            points=column.lattice.points,
-            kind=column.lattice.kind,
-            starts=tuple(column.leaf_starts.tolist()),
-            counts=tuple(np.round(column.leaf_counts, 2).tolist()),
-            cells=tuple(column.leaf_cells.tolist()),
-        )
-    cells = column.cells
-    return ColumnRecord(
-        name=column.name,
-        nullable=cells.nullable,
-        values=cells.values if isinstance(cells, Values) else None,
-        other=isinstance(cells, Values) and cells.other,
-        edges=tuple(cells.edges.tolist()) if isinstance(cells, Intervals) else None,
-        counts=tuple(np.round(column.counts, 2).tolist()),
-        variance=tuple(column.variance.tolist()),
-        lattice=lattice,
-    )
-
-
-def _domain(record: ColumnRecord) -> ColumnDomain:
-    counts, variance = np.asarray(record.counts), np.asarray(record.variance)
-    if record.values is not None:
-        cells = Values(values=record.values, other=record.other, nullable=record.nullable)
-        return ColumnDomain(name=record.name, cells=cells, counts=counts, variance=variance)
-    lattice = record.lattice
-    assert lattice is not None and record.edges is not None, "a column has values or a lattice"
-    return ColumnDomain(
-        name=record.name,
-        cells=Intervals(edges=np.asarray(record.edges), nullable=record.nullable),
-        counts=counts,
-        variance=variance,
-        lattice=Lattice(origin=lattice.origin, step=lattice.step, points=lattice.points, kind=lattice.kind),
-        leaf_starts=np.asarray(lattice.starts, dtype=np.int64),
-        leaf_counts=np.asarray(lattice.counts),
-        leaf_cells=np.asarray(lattice.cells, dtype=np.int64),
-    )
 
 
 def _read(folder: Path, name: str) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from synthehr.manifest import ColumnRecord, Manifest
 from synthehr.privacy.accountant import EpsilonDelta, PoissonSampledGaussian
-from synthehr.release import ColumnRecord, Manifest
 
 __all__ = ["render_datasheet"]
 
