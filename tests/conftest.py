@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see synthehr/models/__init__.py
+
 import numpy as np
 import polars as pl
 import pytest

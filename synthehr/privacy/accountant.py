@@ -58,8 +58,16 @@ Event = Gaussian | PoissonSampledGaussian | EpsilonDelta
 def epsilon_of(events: Iterable[Event], *, delta: float) -> float:
     """The smallest epsilon at ``delta`` of all events together, under adding or removing one patient.
 
-    Composed as privacy-loss distributions by dp_accounting (Google), rounded pessimistically.
+    Composed as privacy-loss distributions by dp_accounting (Google), rounded pessimistically on a mesh of a
+    ten-thousandth, finer where epsilon is below 1: many small steps would add up their rounding (1.8 % at epsilon 0.1
+    and 2,000 steps).
     """
+    events = tuple(events)
+    epsilon = _composed(events, delta=delta, interval=1e-4)
+    return _composed(events, delta=delta, interval=max(1e-6, 1e-4 * epsilon)) if 0.0 < epsilon < 1.0 else epsilon
+
+
+def _composed(events: Sequence[Event], *, delta: float, interval: float) -> float:
     from dp_accounting.pld import common
     from dp_accounting.pld.privacy_loss_distribution import (
         from_gaussian_mechanism,
@@ -67,7 +75,6 @@ def epsilon_of(events: Iterable[Event], *, delta: float) -> float:
         identity,
     )
 
-    interval = 1e-4
     total: Any = identity(value_discretization_interval=interval)
     times: dict[Event, int] = {}
     for event in events:

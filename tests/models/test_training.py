@@ -119,8 +119,8 @@ def test_the_seeded_stream_does_not_feel_how_many_patients_were_drawn() -> None:
         cells = Values(values=("a", "b"), other=False, nullable=False)
         column = ColumnDomain(name="x", cells=cells, counts=np.array([1.0, 1.0]), variance=np.ones(2))
         codes = PrivateCodes(
-            np.zeros((patients, 1), dtype=np.int64),
-            sizes=(2,),
+            np.zeros((patients, 2), dtype=np.int64),  # with one column there is nothing to draw
+            sizes=(2, 2),
             owners=np.arange(patients),
             patients=patients,
             noise=SystemNoise(),
@@ -131,9 +131,9 @@ def test_the_seeded_stream_does_not_feel_how_many_patients_were_drawn() -> None:
         account.plan([step.model_copy(update={"count": 6})])
         draws = seeded(0, 1)
         for _ in train_with_critic(
-            Generator(sizes=[2], latent=4, hidden=8),
-            PairTargets([2], [(0, 0)], [np.eye(2) * 20.0], patients=40, device=cpu),
-            Conditions([column], device=cpu),
+            Generator(sizes=[2, 2], latent=4, hidden=8),
+            PairTargets([2, 2], [(0, 1)], [np.eye(2) * 20.0], patients=40, device=cpu),
+            Conditions([column, column], device=cpu),
             codes,
             account,
             mechanism=GradientMechanism(event=step, clip_norm=1.0, expected_batch=20.0),
