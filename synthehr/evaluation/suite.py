@@ -7,8 +7,9 @@ whole interval is inside it, else inconclusive.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -49,6 +50,9 @@ class Gate(_Part):
     )
     op: Literal["<=", ">="]
     bound: float
+    confidence: float = Field(
+        default=0.95, ge=0.8, le=0.99999, description="Of the interval that is held against the bound."
+    )
     on_inconclusive: Verdict = Field(default="inconclusive", description="What an undecided check counts as.")
     on_undefined: Verdict = Field(default="inconclusive", description="What a check that cannot be made counts as.")
     rationale: str = Field(min_length=1, description="Why this bound.")
@@ -233,7 +237,7 @@ def _scopes(gate: Gate, bench: Bench) -> list[Scope]:
 
 
 def _check(gate: Gate, found: Measurement) -> Check:
-    gated = found.value if gate.statistic == "value" else found.excess
+    gated = _widened(found.value if gate.statistic == "value" else found.excess, confidence=gate.confidence)
     each = f"[{found.scope}]" if gate.scope == "each" and found.scope != "all" else ""
     if gated is None:
         verdict: Verdict = "inconclusive"
@@ -263,6 +267,19 @@ def _check(gate: Gate, found: Measurement) -> Check:
     )
 
 
+def _widened(estimate: Estimate | None, *, confidence: float) -> Estimate | None:
+    """The interval at another level than 95 %, each side stretched as a normal distribution's would be."""
+    if estimate is None or confidence == 0.95:
+        return estimate
+    normal = NormalDist()
+    stretch = normal.inv_cdf((1.0 + confidence) / 2.0) / normal.inv_cdf(0.975)
+    return replace(
+        estimate,
+        low=estimate.value - stretch * (estimate.value - estimate.low),
+        high=estimate.value + stretch * (estimate.high - estimate.value),
+    )
+
+
 def _sentence(gate: Gate, gated: Estimate, verdict: Verdict) -> str:
     what = "The value" if gate.statistic == "value" else "The excess over the reference"
     limit = "at most" if gate.op == "<=" else "at least"
@@ -272,7 +289,7 @@ def _sentence(gate: Gate, gated: Estimate, verdict: Verdict) -> str:
         "inconclusive": "its interval crosses the bound, so these cohorts are too small to decide",
     }[verdict]
     return (
-        f"{what} is {gated.value:.3g} (95 % interval {gated.low:.3g} to {gated.high:.3g}); "
+        f"{what} is {gated.value:.3g} ({100 * gate.confidence:g} % interval {gated.low:.3g} to {gated.high:.3g}); "
         f"the bound is {limit} {gate.bound:g}: {relation}."
     )
 

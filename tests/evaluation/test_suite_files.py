@@ -213,3 +213,15 @@ def test_importing_the_suite_loads_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_gate_may_ask_for_more_than_95_percent() -> None:
+    from synthehr.evaluation.intervals import Estimate
+    from synthehr.evaluation.suite import _widened
+
+    # 99.9 % of a normal distribution lie within 3.2905 deviations, 95 % within 1.9600.
+    wide = _widened(Estimate(value=1.0, low=0.0, high=3.0), confidence=0.999)
+    assert wide is not None
+    assert (wide.low, wide.high) == pytest.approx((1 - 3.2905 / 1.96, 1 + 2 * 3.2905 / 1.96), rel=1e-4)
+    same = Estimate(value=1.0, low=0.0, high=3.0)
+    assert _widened(same, confidence=0.95) is same
