@@ -106,8 +106,8 @@ class SystemNoise(_GeneratorNoise):
         super().__init__(self.spawn())
 
     def spawn(self) -> np.random.Generator:
-        """Keyed with 256 new bits of the operating system's entropy."""
-        return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(secrets.randbits(256))))
+        """Keyed with 256 new bits of the operating system's entropy; numpy's own pool would fold them to 128."""
+        return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(secrets.randbits(256), pool_size=8)))
 
     def discrete_gaussian(self, values: IntArray, *, scale: float) -> IntArray:
         """OpenDP's discrete Gaussian (Canonne, Kamath, Steinke 2020)."""

@@ -96,3 +96,8 @@ def test_cryptographic_noise_survives_a_fork() -> None:
 
     source = CryptographicNoise()
     assert not np.array_equal(copy.deepcopy(source).gaussian(8, scale=1.0), source.gaussian(8, scale=1.0))
+
+
+def test_the_key_of_system_noise_is_as_long_as_it_is_said_to_be() -> None:
+    # Words of 32 bits; the default pool of four would fold 256 bits of entropy to 128.
+    assert SystemNoise().spawn().bit_generator.seed_seq.pool_size * 32 == 256

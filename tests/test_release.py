@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pytest
 from dp_accounting.pld import common
 from dp_accounting.pld import privacy_loss_distribution as pld
+from safetensors.torch import load_file
 
 import synthehr
 from synthehr.cohort import Cohort
@@ -146,6 +148,20 @@ def test_a_fit_with_test_noise_is_stamped_and_not_sampled(small_cohort) -> None:
     assert insecure.sample(10, allow_insecure=True).provenance.private is False
 
 
+def numbers(document: object) -> list[float]:
+    """Every number of a JSON document, but positions on a column's public grid."""
+    if isinstance(document, dict):
+        return [n for key, value in document.items() if key != "starts" for n in numbers(value)]
+    if isinstance(document, list):
+        return [n for value in document for n in numbers(value)]
+    return [float(document)] if isinstance(document, int | float) else []
+
+
+def read_csv_numbers(text: bytes) -> list[float]:
+    frame = pl.read_csv(text).select(cs.numeric().cast(pl.Float64))
+    return [value for column in frame for value in column.drop_nulls()]
+
+
 def test_planted_canaries_are_in_no_byte_of_the_release(small_schema, small_cohort, tmp_path, caplog, capfd) -> None:
     document = small_schema.model_dump(mode="json", exclude_defaults=True)
     document["synthehr"] = 1
@@ -173,9 +189,15 @@ def test_planted_canaries_are_in_no_byte_of_the_release(small_schema, small_coho
         *(part.encode() for part in capfd.readouterr()),
         repr(cohort).encode(),
     ]
-    # Long enough not to turn up by chance among some 10**6 random digits and bytes, as six digits alone would.
     for canary in (b"CANARY", b"987654.3", np.float64(987654.321).tobytes()):
         assert not any(canary in text for text in texts)
+    # As a number it is looked for however it is rounded: six digits in a text would turn up by chance.
+    manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    tensors = load_file(tmp_path / "r" / "weights.safetensors").values()
+    found = [*numbers(manifest), *(float(v) for t in tensors for v in t.flatten()), *read_csv_numbers(synthetic)]
+    assert len(found) > 10_000
+    assert not any(abs(abs(value) - 987654.321) < 1.0 for value in found)
+    assert any(abs(value - 987654.321) < 1.0 for value in numbers({"a": [1, {"b": 987654}]})), "the search works"
     assert b"Springfield" in b"".join(texts), "a value that many share is found, so the search works"
 
 

@@ -37,8 +37,8 @@ from synthehr.schema.model import CategoryColumn, Schema, Table
 __all__ = ["FitPlan", "Progress", "TrainingSettings", "plan_fit", "train"]
 
 _AUTO = (
-    "auto: in the project's own measurements on flat tables a critic's private gradients did not pay for their "
-    "budget, so all of it goes to histograms"
+    "auto: on the two flat tables that were measured a critic's private gradients showed no gain for their budget, "
+    "so all of it goes to histograms"
 )
 
 
