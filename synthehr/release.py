@@ -25,8 +25,9 @@ from pydantic import ValidationError
 from synthehr.cohort import Cohort
 from synthehr.encoding.codec import decode
 from synthehr.encoding.domain import ColumnDomain
+from synthehr.encoding.records import column_of, record_of
 from synthehr.errors import ConfigError, DataError, SchemaError
-from synthehr.manifest import Manifest, ModelRecord, PrivacyRecord, Provenance, column_of, record_of
+from synthehr.manifest import Manifest, ModelRecord, PrivacyRecord, Provenance
 from synthehr.models.base import Trained, load_generator, sample_codes
 from synthehr.randomness import fresh_seed, seeded
 from synthehr.schema.files import dump_schema, load_schema

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from synthehr.manifest import ColumnRecord, Manifest
+from synthehr.encoding.records import ColumnRecord
+from synthehr.manifest import Manifest
 from synthehr.privacy.accountant import EpsilonDelta, PoissonSampledGaussian
 
 __all__ = ["render_datasheet"]
