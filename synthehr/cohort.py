@@ -19,11 +19,12 @@ __all__ = ["Cohort", "Structure", "TableLink"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableLink:
-    """How one table hangs in the tree of tables: its own key, its parent, and the key into it."""
+    """How one table hangs in the tree of tables: its own key, its parent, the key into it, and what orders its rows."""
 
     key: str | None = None
     parent: str | None = None
     foreign_key: str | None = None
+    order_by: str | None = None
 
 
 class Structure(Protocol):
@@ -99,6 +100,46 @@ class Cohort(Generic[S]):
         }
         return Cohort(tables, schema=self.schema)
 
+    def bounded(self, most: Mapping[str, int], *, draws: np.random.Generator) -> Cohort[S]:
+        """The cohort with at most ``most[table]`` rows of each patient in each of these tables.
+
+        From the root down: rows whose parent row was cut go first; of what is left a patient keeps a uniformly random
+        contiguous window in the order of ``order_by`` (ties in file order, missing last) where the table has one, else
+        a uniformly random subset. Each patient's choice is independent of all other patients. Kept rows keep their
+        file order. Tables not named lose orphans alone, and the root loses nothing.
+
+        Args:
+            most: largest number of rows by table.
+            draws: where the choice comes from.
+
+        Raises:
+            ConfigError: a table is not in the schema, or may keep less than one row.
+            DataError: a column that orders a table is not in the data.
+        """
+        for table, rows in most.items():
+            if table not in self.schema.links:
+                raise ConfigError(f"rows of table {table!r} cannot be bounded: the schema does not declare it")
+            if rows < 1:
+                raise ConfigError(f"a patient must keep at least 1 row of table {table!r}, not {rows}")
+        stays: dict[str, np.ndarray] = {}
+        for table in self._from_the_root_down():
+            link = self.schema.links[table]
+            if link.parent is None:
+                stays[table] = np.ones(len(self), dtype=bool)
+                continue
+            stay = stays[link.parent][self._parent_rows(table)]
+            if table in most:
+                rows_left = np.flatnonzero(stay)
+                stay[rows_left] = _chosen(
+                    self._owners[table][rows_left],
+                    by=self._order(table)[rows_left] if link.order_by is not None else None,
+                    most=most[table],
+                    draws=draws,
+                )
+            stays[table] = stay
+        tables = {name: frame.filter(pl.Series(stays[name])) for name, frame in self.tables.items()}
+        return Cohort(tables, schema=self.schema)
+
     def split(self, *, holdout: float = 0.2, seed: int | None = None) -> tuple[Cohort[S], Cohort[S]]:
         """Split by patient into (train, holdout), uniformly at random.
 
@@ -140,16 +181,57 @@ class Cohort(Generic[S]):
                 )
         if link.parent is None:
             return np.arange(frame.height, dtype=np.int64)
+        owners: np.ndarray = self._owner_rows(link.parent)[self._parent_rows(table)]
+        return owners
+
+    def _parent_rows(self, table: str) -> np.ndarray:
+        """For each row of a child table the row number of its parent row, shape ``(rows,)``."""
+        link = self.schema.links[table]
+        assert link.parent is not None, "the root has none"
         parent_key = self.schema.links[link.parent].key
         assert link.foreign_key is not None and parent_key is not None, "checked by the schema"
         numbered = self.tables[link.parent].select(pl.col(parent_key).alias("key")).with_row_index("at")
-        at = frame.select(pl.col(link.foreign_key).alias("key")).join(
-            numbered, on="key", how="left", maintain_order="left"
-        )["at"]
+        at = (
+            self.tables[table]
+            .select(pl.col(link.foreign_key).alias("key"))
+            .join(numbered, on="key", how="left", maintain_order="left")["at"]
+        )
         if at.null_count():
             raise DataError(
                 f"foreign key {link.foreign_key!r} of table {table!r} must be a key of {link.parent!r}, "
                 "but some rows point to none"
             )
-        owners: np.ndarray = self._owner_rows(link.parent)[at.to_numpy()]
-        return owners
+        return at.to_numpy()
+
+    def _from_the_root_down(self) -> list[str]:
+        def depth(table: str) -> int:
+            parent = self.schema.links[table].parent
+            return 0 if parent is None else 1 + depth(parent)
+
+        return sorted(self.schema.links, key=depth)
+
+    def _order(self, table: str) -> pl.Series:
+        column = self.schema.links[table].order_by
+        frame = self.tables[table]
+        if column is None or column not in frame.columns:
+            raise DataError(f"column {column!r} is declared to order table {table!r} but is not in the data")
+        return frame[column]
+
+
+def _chosen(owners: np.ndarray, *, by: pl.Series | None, most: int, draws: np.random.Generator) -> np.ndarray:
+    """Which rows stay, shape ``(rows,)``: of each owner at most ``most``, a window by ``by`` or without it a subset."""
+    counts = np.bincount(owners)
+    if by is None:
+        shuffled = draws.permutation(owners.size)
+        sequence = shuffled[np.argsort(owners[shuffled], kind="stable")]
+        start = np.zeros(counts.size, dtype=np.int64)
+    else:
+        numbered = pl.DataFrame({"owner": owners, "by": by, "at": np.arange(owners.size)})
+        ordered = numbered.sort("owner", "by", nulls_last=True, maintain_order=True)
+        sequence = ordered["at"].to_numpy()
+        start = draws.integers(0, np.maximum(counts - most, 0), endpoint=True)
+    place = np.arange(owners.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    begins = np.repeat(start, counts)
+    stays = np.zeros(owners.size, dtype=bool)
+    stays[sequence[(begins <= place) & (place < begins + most)]] = True
+    return stays

@@ -28,6 +28,8 @@ class PrivacyRecord(_Record):
     private: bool
     why_not: str | None = None
     policy: str
+    required_suite: str | None = Field(default=None, description="The suite that the policy evaluates it by.")
+    audit_required: bool = Field(default=False, description="Whether the policy asks for an audit of epsilon.")
     noise: str = Field(description="Where the noise came from: system, cryptographic, or insecure (for tests).")
     epsilon_spent: float = Field(description="The events composed, at delta.")
     events: tuple[Annotated[Gaussian | PoissonSampledGaussian | EpsilonDelta, Field(discriminator="type")], ...]

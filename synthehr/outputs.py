@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, Unpack
@@ -14,16 +16,21 @@ from synthehr.connectors.records import Records, SchemaSource, read
 from synthehr.errors import ConfigError
 from synthehr.pipeline import DELTA, OnCheck, OnFit, check_count, check_fit_options, evaluate, fit, sample
 from synthehr.privacy.paying import LedgerOptions
+from synthehr.privacy.policy import load_policy
+from synthehr.randomness import fresh_seed
+from synthehr.schema.files import load_schema
 from synthehr.schema.model import Schema
 
 if TYPE_CHECKING:
     from synthehr.evaluation.suite import Suite
+    from synthehr.models.checkpoint import Checkpoint
     from synthehr.release import Release, SyntheticCohort
     from synthehr.reporting.report import Report
 
 __all__ = ["Synthesis", "new_folder", "save_evaluation", "save_fit", "save_sample", "synthesize"]
 
 HOLDOUT = 0.2
+POLICY = "standard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +62,14 @@ def save_fit(
     holdout: float | None = None,
     split_out: str | Path | None = None,
     seed: int | None = None,
+    resume: bool = False,
     **options: Unpack[FitOptions],
 ) -> Release:
     """Read records, set patients aside for the evaluation where asked, fit, and write the release.
+
+    While it runs, ``OUT.checkpoint`` (a folder that its owner alone can enter) keeps what was bought and learned. It
+    goes when the release is written, and when the fit fails; after an interrupt or a kill it stays, and ``resume``
+    goes on from it, with the same options, with the reservation that the ledger holds for it, and with the split.
 
     Args:
         source: see :func:`synthehr.pipeline.read`.
@@ -66,28 +78,109 @@ def save_fit(
         holdout: share of patients to set aside; needs ``split_out``.
         split_out: new folder for the private parts ``train`` and ``holdout``; readable by its owner alone.
         seed: of the split and of what the fit does with it.
+        resume: go on with the interrupted fit of this ``out``.
         options: see :func:`synthehr.pipeline.fit`.
 
     Raises:
-        ConfigError: a setting is outside what it may be, or an output exists or cannot be written.
+        ConfigError: a setting is outside what it may be, an output exists or cannot be written, or there is no
+            interrupted fit of these options to go on with.
     """
-    _check(options, seed=seed)
+    _check(options, seed=seed, schema=schema, resume=resume)
     if (holdout is None) != (split_out is None):
         raise ConfigError("--holdout and --split-out go together: the holdout is needed by the evaluation")
+    if holdout is not None:
+        _check_share(holdout)
+    lies = Path(out).absolute()
+    lies = lies.with_name(f"{lies.name}.checkpoint")
+    if resume and lies.is_dir() and Path(out).exists():
+        return _already_saved(lies, out=out)
     target = check_new(out)
-    if holdout is None or split_out is None:
-        release = fit(read(source, schema=schema), seed=seed, **options)
-        release.save(target)
-        return release
-    _check_share(holdout)
-    if check_new(split_out) == target:
+    if split_out is not None and Path(split_out).absolute() == target:
         raise ConfigError("the release and the split need folders of their own: they differ in who may read them")
-    with new_folder(split_out, private=True) as folder:
-        parts = read(source, schema=schema).split(holdout=holdout, seed=seed)
-        _write_split(folder, *parts)
-        release = fit(parts[0], seed=seed, **options)
+    if split_out is not None and not (resume and Path(split_out).is_dir()):
+        check_new(split_out)
+    with _checkpoint(lies, options, schema=schema, holdout=holdout, seed=seed, resume=resume) as kept:
+        train = _train_part(source, schema=schema, holdout=holdout, split_out=split_out, kept=kept)
+        release = fit(train, seed=int(kept.options["seed"]), checkpoint=kept, **options)
         release.save(target)
     return release
+
+
+@contextmanager
+def _checkpoint(
+    path: Path,
+    options: FitOptions,
+    *,
+    schema: SchemaSource,
+    holdout: float | None,
+    seed: int | None,
+    resume: bool,
+) -> Iterator[Checkpoint]:
+    """The checkpoint of a fit; it stays only where an interrupt ends the block."""
+    from synthehr.models.checkpoint import Checkpoint
+    from synthehr.models.training import what_is_fitted
+
+    fixed = what_is_fitted(
+        load_schema(schema),
+        epsilon=options["epsilon"],
+        delta=options.get("delta", DELTA),
+        model=options.get("model", "auto"),
+        policy=options.get("policy", POLICY),
+        noise=options.get("noise", "system"),
+        seed=seed,
+    )
+    fixed |= {"holdout": holdout, "ledger": options.get("ledger") is not None}
+    kept = Checkpoint.resume(path, options=fixed) if resume else Checkpoint.begin(path, options=fixed)
+    try:
+        if kept.options["seed"] is None:
+            kept.options["seed"] = fresh_seed()
+            kept.save()
+        yield kept
+    except KeyboardInterrupt as interrupt:
+        if not (kept.state.get("begun") or kept.state.get("reserved")):  # nothing was spent
+            _undo(kept)
+            raise
+        kept.release()
+        raise KeyboardInterrupt(f"what was bought stays in {str(path)!r}: go on with --resume") from interrupt
+    except BaseException:
+        _undo(kept)
+        raise
+    kept.remove()
+
+
+def _undo(kept: Checkpoint) -> None:
+    for made in kept.state.get("made", ()):
+        shutil.rmtree(made, ignore_errors=True)
+    kept.remove()
+
+
+def _already_saved(lies: Path, *, out: str | Path) -> Release:
+    """The release of a fit that was interrupted after it was saved; its checkpoint is taken away."""
+    from synthehr.release import Release
+
+    release = Release.load(out)
+    shutil.rmtree(lies)
+    return release
+
+
+def _train_part(
+    source: Records,
+    *,
+    schema: SchemaSource,
+    holdout: float | None,
+    split_out: str | Path | None,
+    kept: Checkpoint,
+) -> Cohort[Schema]:
+    """The records to learn from. A split is on disk before a row is touched, and is the same after an interrupt."""
+    if holdout is None or split_out is None:
+        return read(source, schema=schema)
+    target = Path(split_out)
+    if not target.is_dir():
+        seed = int(kept.options["seed"])
+        with new_folder(target, private=True) as folder:
+            _write_split(folder, *read(source, schema=schema).split(holdout=holdout, seed=seed))
+        kept.put(made=[str(target.absolute())])
+    return read(target / "train", schema=schema)
 
 
 def save_sample(
@@ -148,7 +241,7 @@ def synthesize(
     holdout: float = HOLDOUT,
     n: int | None = None,
     format: str = "parquet",
-    suite: str | Path = "ci",
+    suite: str | Path | None = None,
     seed: int | None = None,
     on_check: OnCheck | None = None,
     **options: Unpack[FitOptions],
@@ -165,23 +258,22 @@ def synthesize(
         holdout: share of patients set aside for the evaluation.
         n: number of synthetic patients; without it the bought (noisy) number of patients fitted on.
         format: of the synthetic tables, ``parquet`` or ``csv``.
-        suite: name or YAML file of the gates.
+        suite: name or YAML file of the gates; without it the one that the policy requires, or ``ci``.
         seed: of the split, of sampling and of initial weights; never of the noise.
         on_check: called with each check of the evaluation.
         options: see :func:`synthehr.pipeline.fit`; ``on_progress`` is called with each step of the fit.
 
     Raises:
-        ConfigError: a setting is outside what it may be, or ``out`` exists or cannot be written.
+        ConfigError: a setting is outside what it may be, the policy requires another suite, or ``out`` exists or
+            cannot be written.
         DataError: the records are missing, unreadable or break the schema; or the ledger was tampered with.
         BudgetExceededError: the policy, the rule on delta or the ledger refuses.
     """
-    _check(options, seed=seed)
+    _check(options, seed=seed, schema=schema)
     _check_share(holdout)
     if n is not None:
         check_count(n)
-    from synthehr.evaluation.suite import load_suite
-
-    gates = load_suite(suite)
+    gates = _gates(suite, policy=options.get("policy", POLICY))
     with new_folder(out) as folder:
         cohort = read(source, schema=schema)
         train, kept = cohort.split(holdout=holdout, seed=seed)
@@ -198,18 +290,39 @@ def synthesize(
     return Synthesis(release=release, synthetic=synthetic, report=report)
 
 
-def _check(options: FitOptions, *, seed: int | None) -> None:
-    """Refuse options that cannot be right, before any record is read."""
+def _gates(suite: str | Path | None, *, policy: str | Path) -> Suite:
+    """The suite asked for, or the policy's; another than the policy requires is refused."""
+    from synthehr.evaluation.suite import load_suite
+
+    rules = load_policy(policy)
+    if suite is None:
+        return load_suite(rules.suite or "ci")
+    gates = load_suite(suite)
+    if rules.suite is not None and gates != load_suite(rules.suite):
+        raise ConfigError(
+            f"policy {rules.name!r} requires suite {rules.suite!r}, but {str(suite)!r} was asked for: "
+            "leave --suite out, or choose another policy"
+        )
+    return gates
+
+
+def _check(options: FitOptions, *, seed: int | None, schema: SchemaSource, resume: bool = False) -> None:
+    """Refuse options that cannot be right, before any record is read. A fit that goes on has its budget reserved."""
+    paid: LedgerOptions = {
+        "ledger": options.get("ledger"),
+        "population": options.get("population"),
+        "by": options.get("by"),
+        "why": options.get("why"),
+    }
     check_fit_options(
         epsilon=options["epsilon"],
         delta=options.get("delta", DELTA),
         model=options.get("model", "auto"),
-        policy=options.get("policy", "standard"),
+        policy=options.get("policy", POLICY),
         seed=seed,
-        ledger=options.get("ledger"),
-        population=options.get("population"),
-        by=options.get("by"),
-        why=options.get("why"),
+        noise=options.get("noise", "system"),
+        schema=schema,
+        **({} if resume else paid),
     )
 
 

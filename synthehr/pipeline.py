@@ -24,6 +24,7 @@ from synthehr.schema.validation import Expectation, check_tables
 
 if TYPE_CHECKING:
     from synthehr.evaluation.suite import Suite
+    from synthehr.models.checkpoint import Checkpoint
     from synthehr.models.training import Progress
     from synthehr.release import Release, SyntheticCohort
     from synthehr.reporting.report import Report
@@ -63,22 +64,28 @@ def check_fit_options(
     model: str = "auto",
     policy: str | Path = "standard",
     seed: int | None = None,
+    noise: str = "system",
+    schema: SchemaSource | None = None,
     **paid: Unpack[LedgerOptions],
 ) -> None:
     """Refuse settings of a fit that cannot be right, before any record is read.
 
     Raises:
         ConfigError: one of them is outside what it may be.
-        BudgetExceededError: the ledger cannot pay.
+        SchemaError: the schema breaks a rule of the schema language.
+        BudgetExceededError: the policy refuses, or the ledger cannot pay.
         DataError: the ledger is missing or was tampered with.
     """
     budget = Budget(epsilon=epsilon, delta=delta)
-    load_policy(policy)
+    rules = load_policy(policy)
     check_seed(seed)
+    from synthehr.encoding.codec import declared_rows
     from synthehr.models.base import MODELS
 
     if model not in MODELS:
         raise ConfigError(f"model {model!r} is unknown: choose one of {', '.join(MODELS)}")
+    declared = declared_rows(load_schema(schema)) if schema is not None else {}
+    rules.check(declared, epsilon=epsilon, model=model, noise=noise)
     Payer(**paid).check(budget)
 
 
@@ -92,6 +99,7 @@ def fit(
     seed: int | None = None,
     device: str = "auto",
     noise: str = "system",
+    checkpoint: Checkpoint | None = None,
     on_progress: OnFit | None = None,
     **paid: Unpack[LedgerOptions],
 ) -> Release:
@@ -106,6 +114,8 @@ def fit(
         seed: moves initial weights alone, never the noise: two fits with one seed differ.
         device: ``auto``, ``cpu`` or a torch device.
         noise: ``system``, or ``cryptographic``, which is slower.
+        checkpoint: what the fit goes on from and keeps, see :func:`synthehr.outputs.save_fit`; whoever opened it
+            removes it once the release is saved.
         on_progress: called with each step done.
         paid: ``ledger``, the file to spend from, with ``population`` (must be the ledger's), ``by`` (who signs
             off) and ``why`` (what the release is for). See :class:`synthehr.privacy.paying.Payer`.
@@ -118,14 +128,28 @@ def fit(
     Privacy: everything that touches rows is booked on one account, which the release carries. A ledger has the
     budget reserved before the first touch, and the release settled before it is returned.
     """
-    check_fit_options(epsilon=epsilon, delta=delta, model=model, policy=policy, seed=seed)
+    check_fit_options(
+        epsilon=epsilon,
+        delta=delta,
+        model=model,
+        policy=policy,
+        seed=seed,
+        noise=noise,
+        schema=cohort.schema,
+        **(paid if checkpoint is None or not checkpoint.resumed else LedgerOptions()),
+    )
+    from synthehr.models.checkpoint import Checkpoint
     from synthehr.models.training import train
     from synthehr.release import Release
     from synthehr.reporting.datasheet import render_datasheet
 
     source = noise_source(noise)
     account = Account(Budget(epsilon=epsilon, delta=delta))
-    with Payer(**paid).paying(account, what={"task": "fit", "model": model, "policy": str(policy)}) as settle:
+    kept = checkpoint if checkpoint is not None else Checkpoint.begin(None, options={})
+    what = {"task": "fit", "model": model, "policy": str(policy)}
+    with Payer(**paid).paying(account, fit=kept.fit, what=what) as settle:
+        if paid.get("ledger") is not None:
+            kept.put(reserved=True)
         trained = train(
             cohort,
             epsilon=epsilon,
@@ -136,6 +160,7 @@ def fit(
             device=device,
             noise=source,
             account=account,
+            checkpoint=kept,
             on_progress=on_progress,
         )
         release = Release.of(trained, datasheet=render_datasheet)
@@ -193,7 +218,8 @@ def evaluate(
         synthetic: the synthetic patients.
         schema: what all three are declared to be; without it the release's schema, or that of ``train``.
         suite: name or YAML file of the gates.
-        release: the release that made the synthetic cohort; its claim goes into the report.
+        release: the release that made the synthetic cohort; its claim goes into the report. Where its policy
+            requires a suite or an audit that the report does not show, the verdict is never ``pass``.
         seed: of every draw.
         on_progress: called with each check's id, how many are done and how many there are.
 
@@ -205,6 +231,7 @@ def evaluate(
         DataError: records cannot be read or follow another schema.
     """
     check_seed(seed)
+    from synthehr.evaluation.demands import hold_to_policy
     from synthehr.evaluation.suite import load_suite, run_suite
     from synthehr.reporting.report import PrivacyClaim, Report
 
@@ -221,8 +248,17 @@ def evaluate(
     )
     claim = None
     if opened is not None:
-        promised = opened.manifest.privacy.model_dump()
-        claim = PrivacyClaim.model_validate({**promised, "release_digest": opened.digest})
+        privacy = opened.manifest.privacy
+        claim = PrivacyClaim.model_validate({**privacy.model_dump(), "release_digest": opened.digest})
+        result = hold_to_policy(
+            result,
+            suite=gates,
+            policy=privacy.policy,
+            epsilon=privacy.epsilon,
+            required_suite=privacy.required_suite,
+            audit_required=privacy.audit_required,
+            audited=None,
+        )
     return Report(result, privacy=claim, provenance=_provenance(opened, synthetic, suite=gates.suite, seed=seed))
 
 

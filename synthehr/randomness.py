@@ -61,7 +61,7 @@ class NoiseSource(ABC):
 
     @abstractmethod
     def spawn(self) -> np.random.Generator:
-        """A generator for draws inside a patient's own loss.
+        """A generator for draws inside a patient's own loss, and for which of its rows are kept.
 
         Such draws are as many as the patients drawn, which is private: taken from a seeded stream they would shift
         all that comes after, and who knows the seed could read the size of every batch off the release.

@@ -91,6 +91,8 @@ class Release:
                 private=why_not is None,
                 why_not=why_not,
                 policy=trained.policy,
+                required_suite=trained.required_suite,
+                audit_required=trained.audit_required,
                 noise=trained.noise,
                 epsilon_spent=trained.epsilon_spent,
                 events=trained.events,

@@ -69,7 +69,8 @@ def test_records_in_memory_are_read_like_those_in_files() -> None:
 
 
 def test_synthesize_returns_what_it_wrote(tmp_path: Path) -> None:
-    made = se.synthesize(ROWS, schema=SCHEMA, out=tmp_path / "out", epsilon=2.0, n=100, format="csv", suite="quick")
+    gates = {"policy": "exploratory", "suite": "quick"}
+    made = se.synthesize(ROWS, schema=SCHEMA, out=tmp_path / "out", epsilon=2.0, n=100, format="csv", **gates)
     assert isinstance(made, se.Synthesis)
     assert pl.read_csv(tmp_path / "out" / "synthetic" / "patient.csv").height == len(made.synthetic) == 100
     assert se.load_release(tmp_path / "out" / "release").digest == made.release.digest

@@ -14,7 +14,7 @@ from typing import Any
 import independent
 
 from synthehr.models.ctgan import CriticSettings
-from synthehr.models.training import plan_fit
+from synthehr.models.planning import plan_fit
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.policy import load_policy
 from synthehr.schema.files import load_schema

@@ -97,7 +97,7 @@ def _told(error: BaseException) -> int:
         traceback.print_exception(error)
     match error:
         case click.Abort() | KeyboardInterrupt():
-            code, message = 130, "interrupted: nothing was written"
+            code, message = 130, f"interrupted: {str(error) or 'nothing was written'}"
         case click.ClickException():
             code, message = 2, error.format_message()
         case SynthehrError():

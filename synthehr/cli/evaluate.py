@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.option("--holdout", type=click.Path(path_type=Path), required=True, help="Real records never learned from.")
 @click.option("--synthetic", type=click.Path(path_type=Path), required=True, help="Synthetic records.")
 @schema_option(required=False)
-@suite_option
+@suite_option(default="ci")
 @click.option("--release", type=click.Path(path_type=Path), help="The release; gives the claim, and the schema.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every draw.")
 @out_option("The report folder.")
@@ -36,8 +36,9 @@ def command(
 ) -> int:
     """Measure synthetic records beside the real ones and decide by a suite of gates.
 
-    Exits 0 where the suite passes, 5 where a gate fails, 6 where one stays inconclusive. The report is
-    computed on real records: keep it as you keep them.
+    Exits 0 where the suite passes, 5 where a gate fails, 6 where one stays inconclusive; with --release, what
+    its policy requires (a suite, an audit) must be in the report for it to pass. The report is computed on real
+    records: keep it as you keep them.
     """
     from synthehr.outputs import save_evaluation
 

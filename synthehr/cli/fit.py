@@ -23,6 +23,7 @@ __all__ = ["command"]
     type=click.Path(path_type=Path),
     help="New folder for the real train and holdout parts, readable by you alone; needs --holdout.",
 )
+@click.option("--resume", is_flag=True, help="Go on with the fit of this -o that was interrupted; same options.")
 @out_option("The release folder.")
 @shared_options
 def command(
@@ -42,6 +43,7 @@ def command(
     by: str | None,
     holdout: float | None,
     split_out: Path | None,
+    resume: bool,
     out: Path,
     console: Console,
 ) -> int:
@@ -58,6 +60,7 @@ def command(
         out=out,
         holdout=holdout,
         split_out=split_out,
+        resume=resume,
         seed=seed,
         epsilon=epsilon,
         delta=delta,

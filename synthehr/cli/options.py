@@ -56,12 +56,11 @@ def format_option(command: F) -> F:
     return option(command)
 
 
-def suite_option(command: F) -> F:
-    """``--suite``."""
-    option = click.option(
-        "--suite", default="ci", show_default=True, help="Gates: ci, quick, or the path of a YAML file."
+def suite_option(*, default: str | None, shown: str | bool = True) -> Callable[[F], F]:
+    """``--suite``; ``shown`` is what the help tells where there is no default."""
+    return click.option(
+        "--suite", default=default, show_default=shown, help="Gates: ci, quick, or the path of a YAML file."
     )
-    return option(command)
 
 
 def fit_options(command: F) -> F:

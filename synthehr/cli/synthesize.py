@@ -27,7 +27,7 @@ __all__ = ["command"]
 @click.option("--holdout", type=float, default=0.2, show_default=True, help="Share of patients set aside.")
 @click.option("-n", "n", type=click.IntRange(min=1), help="Synthetic patients; default: the noisy number fitted on.")
 @format_option
-@suite_option
+@suite_option(default=None, shown="the policy's, or ci")
 @out_option("The folder of release/, synthetic/, report/ and split/.")
 @shared_options
 def command(
@@ -48,7 +48,7 @@ def command(
     holdout: float,
     n: int | None,
     format: str,
-    suite: str,
+    suite: str | None,
     out: Path,
     console: Console,
 ) -> int:

@@ -8,18 +8,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from synthehr.encoding.lattice import FINEST, Lattice, lattice_of
 from synthehr.privacy.accountant import Account, EpsilonDelta, Event, Gaussian
-from synthehr.privacy.partition import Intervals, Partition, Values
+from synthehr.privacy.partition import Cells, Intervals, JointCells, PerCode, Values
 from synthehr.privacy.rows import PrivateRows
 from synthehr.randomness import FloatArray, IntArray
 from synthehr.schema.model import BooleanColumn, CategoryColumn, IntegerColumn, NumberColumn, Table
 
-__all__ = ["OTHER", "ColumnDomain", "ColumnPlan", "buy_domain", "plan_domain", "sharpen"]
+__all__ = ["OTHER", "ColumnDomain", "ColumnPlan", "Joint", "buy_domain", "plan_domain", "sharpen"]
 
 OTHER = "OTHER"
-_FANOUT = 256
+# Measured against 16, 256 and bins at private quantiles: evaluation/bench/bins.py.
+_FANOUT = 4
+_RANGE = 0.25
 _SMALLEST = 2.0**-10
 _MAGNITUDES = np.concatenate([-(2.0 ** np.arange(40, -11, -1)), 2.0 ** np.arange(-10, 41)])
 
@@ -37,16 +40,19 @@ class ColumnDomain:
         leaf_starts: for numeric columns, first lattice position of each finer cell, shape ``(leaves + 1,)``.
         leaf_counts: bought number of patients per finer cell, shape ``(leaves,)``.
         leaf_cells: the cell each finer cell lies in, shape ``(leaves,)``.
+        parts: for a column that depends on a code, in place of lattice and leaves, its domain for each cell of the
+            code; their counts sum to the patients of that code.
     """
 
     name: str
-    cells: Partition
+    cells: Cells
     counts: FloatArray
     variance: FloatArray
     lattice: Lattice | None = None
     leaf_starts: IntArray | None = None
     leaf_counts: FloatArray | None = None
     leaf_cells: IntArray | None = None
+    parts: tuple[ColumnDomain, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +84,16 @@ def plan_domain(table: Table, *, precision: float, selection_delta: float) -> di
     for name, column in kept.items():
         unbounded = isinstance(column, IntegerColumn | NumberColumn) and column.bounds is None
         levels = _levels(column)
-        noise = math.sqrt(len(kept) * (levels + int(unbounded)) / precision)
-        event = Gaussian(stage=f"domain:{name}", noise_multiplier=noise)
+        mine = precision / len(kept)
+        part = _RANGE if unbounded else 0.0
+        event = Gaussian(stage=f"domain:{name}", noise_multiplier=math.sqrt(levels / ((1.0 - part) * mine)))
         failure = None
         if name in discovered:
             failure = EpsilonDelta(stage=f"domain:{name}", epsilon=0.0, delta=selection_delta / len(discovered))
         plans[name] = ColumnPlan(
-            range_event=event.model_copy(update={"stage": f"range:{name}"}) if unbounded else None,
+            range_event=Gaussian(stage=f"range:{name}", noise_multiplier=1.0 / math.sqrt(part * mine))
+            if unbounded
+            else None,
             cell_events=(event,) * levels,
             selection_failure=failure,
         )
@@ -94,8 +103,14 @@ def plan_domain(table: Table, *, precision: float, selection_delta: float) -> di
 def _levels(column: Any) -> int:
     if isinstance(column, CategoryColumn | BooleanColumn):
         return 1
-    points = FINEST if getattr(column, "bounds", None) is None else lattice_of(column).points
-    return min(4, max(1, math.ceil(math.log(points) / math.log(_FANOUT) - 1e-9)))
+    bounds = getattr(column, "bounds", None)
+    if bounds is None:
+        points = FINEST
+    elif isinstance(bounds, Mapping):
+        points = max(lattice_of(column, bounds=pair).points for pair in bounds.values())
+    else:
+        points = lattice_of(column).points
+    return max(1, math.ceil(math.log(points) / math.log(_FANOUT) - 1e-9))
 
 
 def buy_domain(
@@ -109,6 +124,8 @@ def buy_domain(
 ) -> list[ColumnDomain]:
     """Buy the cells of every kept column and the number of patients in each.
 
+    A column that depends on a code comes after the code, whose cells it needs.
+
     Args:
         rows: behind the door.
         account: on which ``plans`` are booked.
@@ -118,7 +135,15 @@ def buy_domain(
         bins: how many cells a numeric column gets, about.
     """
     buyer = _Buyer(rows=rows, account=account, patients=patients, bins=bins)
-    return [buyer.column(name, column, plans[name]) for name, column in table.kept.items()]
+    bought: dict[str, ColumnDomain] = {}
+    for name, column in sorted(table.kept.items(), key=lambda item: _code_of(item[1]) is not None):
+        code = _code_of(column)
+        bought[name] = buyer.column(name, column, plans[name], code=None if code is None else bought[code])
+    return [bought[name] for name in table.kept]
+
+
+def _code_of(column: Any) -> str | None:
+    return column.per if isinstance(column, IntegerColumn | NumberColumn) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +155,8 @@ class _Buyer:
     patients: int
     bins: int
 
-    def column(self, name: str, declared: Any, plan: ColumnPlan) -> ColumnDomain:
-        """The domain of one column, in the way its kind asks for."""
+    def column(self, name: str, declared: Any, plan: ColumnPlan, *, code: ColumnDomain | None) -> ColumnDomain:
+        """The domain of one column, in the way its kind asks for; ``code`` is that of the column it depends on."""
         if isinstance(declared, BooleanColumn):
             cells = Values(values=("false", "true"), other=False, nullable=declared.nullable)
             return self._values(name, cells, plan)
@@ -139,6 +164,8 @@ class _Buyer:
             return self._values(name, Values(values=declared.values, other=False, nullable=declared.nullable), plan)
         if isinstance(declared, CategoryColumn):
             return self._selected(name, declared, plan)
+        if code is not None:
+            return self._per_code(name, declared, plan, code)
         return self._intervals(name, declared, plan)
 
     def _values(self, name: str, cells: Values, plan: ColumnPlan) -> ColumnDomain:
@@ -176,74 +203,173 @@ class _Buyer:
             magnitudes = Intervals(edges=_MAGNITUDES, nullable=True)
             noisy = self.rows.histogram(self.account, name, magnitudes, event=plan.range_event)
             whole = isinstance(declared, IntegerColumn)
-            bounds = _range(noisy[:-1], noise=plan.range_event.noise_multiplier, whole=whole)
+            bounds = _range(noisy[:-1], least=_SURE * plan.range_event.noise_multiplier, whole=whole) or _NO_RANGE
         lattice = lattice_of(declared, bounds=bounds)
-        leaves = _refine(
-            lambda cells, event: self.rows.histogram(self.account, name, cells, event=event),
-            lattice,
+        (leaves,) = _refine(
+            lambda parts, event: [self.rows.histogram(self.account, name, parts[0], event=event)],
+            [lattice],
             events=plan.cell_events,
             nullable=declared.nullable,
-            patients=self.patients,
+            masses=[self.patients],
             bins=self.bins,
         )
-        return _group(name, lattice, leaves, nullable=declared.nullable, bins=self.bins)
+        return _group(name, lattice, leaves.summing_to(self.patients), bins=self.bins)
+
+    def _per_code(self, name: str, declared: Any, plan: ColumnPlan, code: ColumnDomain) -> ColumnDomain:
+        """One histogram a level over all codes: a row falls into one cell of one code, so it costs what one does.
+
+        Each code's cells are split, and joined, by the patients that hold the code: few of them, few cells.
+        """
+        assert isinstance(code.cells, Values), "a column depends on one that has values"
+        codes = code.cells
+
+        def measure(parts: Sequence[Intervals], event: Gaussian) -> list[FloatArray]:
+            joint = JointCells(per=code.name, codes=codes, parts=tuple(parts))
+            return joint.split(self.rows.histogram(self.account, name, joint, event=event))
+
+        bounds = self._bounds_per_code(declared, plan, codes, measure)
+        lattices = [lattice_of(declared, bounds=pair) for pair in bounds]
+        noise = plan.cell_events[0].noise_multiplier
+        leaves = _refine(
+            measure,
+            lattices,
+            events=plan.cell_events,
+            nullable=declared.nullable,
+            masses=code.counts,
+            bins=self.bins,
+        )
+        masses = _masses(code, leaves, total=self.patients)
+        parts = tuple(
+            _group(
+                name,
+                lattice,
+                leaf.summing_to(mass),
+                bins=max(1, min(self.bins, int(mass / (4.0 * noise)))),
+            )
+            for lattice, leaf, mass in zip(lattices, leaves, masses, strict=True)
+        )
+        return _aligned(name, code.name, codes, parts)
+
+    def _bounds_per_code(
+        self,
+        declared: Any,
+        plan: ColumnPlan,
+        codes: Values,
+        measure: Callable[[Sequence[Intervals], Gaussian], list[FloatArray]],
+    ) -> list[tuple[float, float]]:
+        """The bounds of each cell of the code: its own where declared or bought, else those around all."""
+        if plan.range_event is None:
+            labels: list[str | None] = [*codes.values, *[None] * (codes.size - len(codes.values))]
+            return [declared.bounds_of(label) for label in labels]
+        noise = plan.range_event.noise_multiplier
+        # The chance that noise alone passes for patients stays what it is for one column, however many codes.
+        least = float(norm.isf(norm.sf(_SURE) / codes.size)) * noise
+        whole = isinstance(declared, IntegerColumn)
+        magnitudes = [Intervals(edges=_MAGNITUDES, nullable=True)] * codes.size
+        noisy = [counts[:-1] for counts in measure(magnitudes, plan.range_event)]
+        found = [_range(counts, least=least, whole=whole) for counts in noisy]
+        known = [bounds for bounds in found if bounds is not None]
+        around = (min(b[0] for b in known), max(b[1] for b in known)) if known else _NO_RANGE
+        return [around if bounds is None else bounds for bounds in found]
 
 
-def _range(noisy: FloatArray, *, noise: float, whole: bool) -> tuple[float, float]:
-    """The outermost magnitudes that surely hold patients, down to zero where it is near; zero to one where none does.
+_SURE = 4.0
+_NO_RANGE = (0.0, 1.0)
+
+
+def _range(noisy: FloatArray, *, least: float, whole: bool) -> tuple[float, float] | None:
+    """The outermost magnitudes that surely hold patients, down to zero where it is near; None where none does.
 
     Each step towards zero holds fewer values: those of few patients, lost in the noise, would all be cut off there.
     """
-    held = np.flatnonzero(noisy > 4.0 * noise)
+    held = np.flatnonzero(noisy > least)
     if len(held) == 0:
-        return 0.0, 1.0
+        return None
     lower, upper = float(_MAGNITUDES[held[0]]), float(_MAGNITUDES[held[-1] + 1])
     lower = 0.0 if lower == -_SMALLEST or 0.0 < lower <= upper / 4.0 else lower
     upper = 0.0 if upper == _SMALLEST or lower / 4.0 <= upper < 0.0 else upper
     if not lower < upper:
-        return 0.0, 1.0
+        return _NO_RANGE
     return (math.floor(lower), math.ceil(upper)) if whole else (lower, upper)
 
 
 @dataclass(slots=True)
 class _Leaves:
-    """Cells of a numeric column while they are refined: lattice positions, counts, variances, missing."""
+    """Cells of a numeric column while they are refined: lattice positions, counts, variances, missing.
+
+    Those of the first level are kept besides, sharpened by each level: a cell's many finer ones, each with noise of
+    its own, tell its count less well than it did itself.
+    """
 
     starts: IntArray
     counts: FloatArray
     variance: FloatArray
-    missing: float
+    missing: float | None
     missing_variance: float
+    top_starts: IntArray
+    top_counts: FloatArray
+    top_variance: FloatArray
+
+    def summing_to(self, total: float) -> _Leaves:
+        """The nearest of these without negative counts that sum to ``total``, missing included.
+
+        Cells of the first level come first, then the finer ones within each. All at once, the noise of empty cells
+        would be taken off the many fine ones that hold patients.
+        """
+        tops = self.top_counts
+        whole = on_simplex(tops if self.missing is None else np.append(tops, self.missing), total=total)
+        counts = self.counts.copy()
+        top = np.searchsorted(self.top_starts, self.starts[:-1], side="right") - 1
+        for at in range(len(tops)):
+            mine = top == at
+            counts[mine] = on_simplex(counts[mine], total=float(whole[at]))
+        return replace(self, counts=counts, missing=None if self.missing is None else float(whole[-1]))
 
 
 def _refine(
-    measure: Callable[[Intervals, Gaussian], FloatArray],
-    lattice: Lattice,
+    measure: Callable[[Sequence[Intervals], Gaussian], list[FloatArray]],
+    lattices: Sequence[Lattice],
     *,
     events: tuple[Gaussian, ...],
     nullable: bool,
-    patients: int,
+    masses: Sequence[float] | FloatArray,
     bins: int,
-) -> _Leaves:
+) -> list[_Leaves]:
     """Measure level by level, each time splitting the cells that hold enough patients to be worth it.
 
     Every level measures all present cells, so that cells that stay as they are become sharper.
+
+    Args:
+        measure: the noisy histogram of each part's cells, all under one event.
+        lattices: the values of each part: one a code, or a single one.
+        events: one a level.
+        nullable: whether each part has a cell for missing values.
+        masses: about how many patients each part has. A cell is split into as many as the last level needs to tell
+            single values apart, but no more than would hold twice the noise if they shared the patients evenly.
+        bins: how many cells a part will be joined into at most, about.
     """
-    fanout = max(2, math.ceil(lattice.points ** (1.0 / len(events))))
-    starts = np.unique(np.linspace(0, lattice.points, min(fanout, lattice.points) + 1).round().astype(np.int64))
-    leaves: _Leaves | None = None
+    fanouts = [
+        max(2, min(math.ceil(lattice.points ** (1 / len(events))), int(mass / (2.0 * events[0].noise_multiplier))))
+        for lattice, mass in zip(lattices, masses, strict=True)
+    ]
+    leaves: list[_Leaves | None] = [None] * len(lattices)
     for event in events:
-        if leaves is not None:
-            heavy = leaves.counts > max(2.0 * event.noise_multiplier, patients / (4.0 * bins))
-            starts = _split(leaves.starts, heavy & (np.diff(leaves.starts) > 1), fanout)
-        noisy = measure(Intervals(edges=lattice.edges(starts), nullable=nullable), event)
-        counts = noisy[:-1] if nullable else noisy
-        leaves = _merge(leaves, starts, counts, event.noise_multiplier**2, noisy[-1] if nullable else 0.0)
-    assert leaves is not None, "there is at least one level"
-    whole = on_simplex(np.append(leaves.counts, leaves.missing) if nullable else leaves.counts, total=patients)
-    leaves.counts = whole[: len(leaves.counts)]
-    leaves.missing = float(whole[-1]) if nullable else 0.0
-    return leaves
+        starts = []
+        for part, lattice, mass, fanout in zip(leaves, lattices, masses, fanouts, strict=True):
+            if part is None:
+                whole = np.array([0, lattice.points], dtype=np.int64)
+                starts.append(_split(whole, np.array([True]), fanout))
+            else:
+                heavy = part.counts > max(2.0 * event.noise_multiplier, mass / (4.0 * bins))
+                starts.append(_split(part.starts, heavy & (np.diff(part.starts) > 1), fanout))
+        edges = [lattice.edges(at) for lattice, at in zip(lattices, starts, strict=True)]
+        noisy = measure([Intervals(edges=e, nullable=nullable) for e in edges], event)
+        variance = event.noise_multiplier**2
+        leaves = [
+            _merge(part, at, counts[: len(at) - 1], variance, float(counts[-1]) if nullable else None)
+            for part, at, counts in zip(leaves, starts, noisy, strict=True)
+        ]
+    return [part for part in leaves if part is not None]
 
 
 def _split(starts: IntArray, chosen: np.ndarray, fanout: int) -> IntArray:
@@ -254,10 +380,13 @@ def _split(starts: IntArray, chosen: np.ndarray, fanout: int) -> IntArray:
     return np.unique(np.concatenate(pieces))
 
 
-def _merge(old: _Leaves | None, starts: IntArray, counts: FloatArray, variance: float, missing: float) -> _Leaves:
+def _merge(
+    old: _Leaves | None, starts: IntArray, counts: FloatArray, variance: float, missing: float | None
+) -> _Leaves:
     """Combine a finer measurement with the coarser one before it, each by its precision."""
     if old is None:
-        return _Leaves(starts, counts.copy(), np.full(len(counts), variance), missing, variance)
+        known = np.full(len(counts), variance)
+        return _Leaves(starts, counts, known, missing, 0.0 if missing is None else variance, starts, counts, known)
     parent = np.searchsorted(old.starts, starts[:-1], side="right") - 1
     children = np.bincount(parent, minlength=len(old.counts))
     sums = np.bincount(parent, weights=counts, minlength=len(old.counts))
@@ -267,17 +396,23 @@ def _merge(old: _Leaves | None, starts: IntArray, counts: FloatArray, variance: 
     for at in np.flatnonzero(children > 1):
         mine = parent == at
         fitted[mine] = on_simplex(fitted[mine], total=max(0.0, total[at]))
+    top = np.searchsorted(old.top_starts, starts[:-1], side="right") - 1
+    top_sums = np.bincount(top, weights=counts, minlength=len(old.top_counts))
+    top_pull = old.top_variance / (old.top_variance + np.bincount(top) * variance)
     share = old.missing_variance / (old.missing_variance + variance)
     return _Leaves(
         starts,
         fitted,
         np.where(children[parent] > 1, variance, variance * pull[parent]),
-        share * missing + (1.0 - share) * old.missing,
+        None if missing is None or old.missing is None else share * missing + (1.0 - share) * old.missing,
         share * variance,
+        old.top_starts,
+        old.top_counts + top_pull * (top_sums - old.top_counts),
+        (1.0 - top_pull) * old.top_variance,
     )
 
 
-def _group(name: str, lattice: Lattice, leaves: _Leaves, *, nullable: bool, bins: int) -> ColumnDomain:
+def _group(name: str, lattice: Lattice, leaves: _Leaves, *, bins: int) -> ColumnDomain:
     """Join finer cells into about ``bins`` cells of even mass; a cell heavier than that stays alone."""
     cell = np.arange(len(leaves.counts)) if len(leaves.counts) <= bins else _even_cells(leaves.counts, bins)
     first = np.concatenate([[True], np.diff(cell) > 0])
@@ -285,12 +420,12 @@ def _group(name: str, lattice: Lattice, leaves: _Leaves, *, nullable: bool, bins
     size = int(cell[-1]) + 1
     counts: FloatArray = np.bincount(cell, weights=leaves.counts, minlength=size).astype(np.float64)
     variance: FloatArray = np.bincount(cell, weights=leaves.variance, minlength=size).astype(np.float64)
-    if nullable:
+    if leaves.missing is not None:
         counts = np.append(counts, leaves.missing)
         variance = np.append(variance, leaves.missing_variance)
     return ColumnDomain(
         name=name,
-        cells=Intervals(edges=lattice.edges(starts), nullable=nullable),
+        cells=Intervals(edges=lattice.edges(starts), nullable=leaves.missing is not None),
         counts=counts,
         variance=variance,
         lattice=lattice,
@@ -300,8 +435,51 @@ def _group(name: str, lattice: Lattice, leaves: _Leaves, *, nullable: bool, bins
     )
 
 
+def _masses(code: ColumnDomain, leaves: Sequence[_Leaves], *, total: float) -> FloatArray:
+    """The patients of each cell of a code: what was bought of the code, with what its intervals say, by precision."""
+    sums = np.array([float(part.top_counts.sum()) + (part.missing or 0.0) for part in leaves])
+    variance = np.array([float(part.top_variance.sum()) + part.missing_variance for part in leaves])
+    pull = code.variance / (code.variance + variance)
+    return on_simplex(code.counts + pull * (sums - code.counts), total=total)
+
+
+def intervals_of(parts: Sequence[ColumnDomain]) -> tuple[Intervals, ...]:
+    """The cells of numeric columns."""
+    return tuple(part.cells for part in parts if isinstance(part.cells, Intervals))
+
+
+def _aligned(name: str, per: str, codes: Values, parts: tuple[ColumnDomain, ...]) -> ColumnDomain:
+    """One column of the parts of all codes: its cells are places in the order of a code's own values."""
+    intervals = intervals_of(parts)
+    own = [len(part.edges) - 1 for part in intervals]
+    cells = PerCode(
+        per=per,
+        codes=codes,
+        parts=intervals,
+        firsts=tuple(_places(part.counts[:size], max(own)) for part, size in zip(parts, own, strict=True)),
+        places=max(own),
+    )
+    counts, variance = np.zeros(cells.size), np.zeros(cells.size)
+    for at, part in enumerate(parts):
+        counts[cells.middles(at)] += part.counts
+        variance[cells.middles(at)] += part.variance
+    return ColumnDomain(name=name, cells=cells, counts=counts, variance=variance, parts=parts)
+
+
+def _places(counts: FloatArray, places: int) -> IntArray:
+    """The first of the neighbouring places that each cell takes: as many as its share asks for, one at least."""
+    upto = np.concatenate([[0.0], np.cumsum(counts)[:-1]])
+    total = float(counts.sum())
+    wanted = np.arange(len(counts)) if total <= 0.0 else np.rint(places * upto / total)
+    at = np.arange(len(counts))
+    ahead = np.maximum.accumulate(wanted - at) + at  # each at least one after the one before it
+    return np.minimum(ahead, places - len(counts) + at).astype(np.int64)
+
+
 def _even_cells(counts: FloatArray, bins: int) -> IntArray:
     total = float(counts.sum())
+    if total <= 0.0:
+        return np.zeros(len(counts), dtype=np.int64)
     alone = counts >= 0.8 * total / bins
     target = max(float(counts[~alone].sum()), 1e-9) / max(bins - int(alone.sum()), 1)
     cell = np.zeros(len(counts), dtype=np.int64)
@@ -314,33 +492,40 @@ def _even_cells(counts: FloatArray, bins: int) -> IntArray:
     return cell
 
 
-def sharpen(
-    domain: Sequence[ColumnDomain],
-    pairs: Sequence[tuple[int, int]],
-    noisy: Sequence[FloatArray],
-    *,
-    variance: float,
-    patients: int,
-) -> list[ColumnDomain]:
-    """The domain with each column's counts averaged, by precision, with what the bought pairs say of them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joint:
+    """A bought joint histogram.
+
+    Attributes:
+        columns: the columns it is of.
+        counts: noisy patients per cell, may be negative, of the shape of the columns' cells.
+        variance: of the noise in each cell.
+    """
+
+    columns: tuple[int, ...]
+    counts: FloatArray
+    variance: float
+
+
+def sharpen(domain: Sequence[ColumnDomain], joints: Sequence[Joint], *, patients: int) -> list[ColumnDomain]:
+    """The domain with each column's counts averaged, by precision, with what bought histograms say of them.
 
     Post-processing: all of it was bought.
 
     Args:
         domain: columns with their own counts.
-        pairs: columns of each bought pair.
-        noisy: its histogram.
-        variance: of the noise in each cell of a pair.
+        joints: bought histograms; those of one or two columns, in the columns' own cells, are used.
         patients: the bought count, to which counts are made to sum.
     """
     precision = [1.0 / column.variance for column in domain]
     total = [column.counts * weight for column, weight in zip(domain, precision, strict=True)]
-    for pair, counts in zip(pairs, noisy, strict=True):
-        if pair[0] == pair[1]:
+    for joint in joints:
+        if len(joint.columns) > 2 or len(set(joint.columns)) < len(joint.columns):
             continue
-        for axis, at in enumerate(pair):
-            weight = 1.0 / (variance * counts.shape[1 - axis])
-            total[at] = total[at] + weight * counts.sum(axis=1 - axis)
+        for axis, at in enumerate(joint.columns):
+            counts = joint.counts.sum(axis=tuple(other for other in range(joint.counts.ndim) if other != axis))
+            weight = len(counts) / (joint.variance * joint.counts.size)
+            total[at] = total[at] + weight * counts
             precision[at] = precision[at] + weight
     return [
         replace(column, counts=on_simplex(t / w, total=patients), variance=1.0 / w)

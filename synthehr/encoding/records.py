@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from synthehr.encoding.domain import ColumnDomain
+from synthehr.encoding.domain import ColumnDomain, intervals_of
 from synthehr.encoding.lattice import Lattice
-from synthehr.privacy.partition import Intervals, Values
+from synthehr.privacy.partition import Intervals, PerCode, Values
 
-__all__ = ["ColumnRecord", "LatticeRecord", "column_of", "record_of"]
+__all__ = ["ColumnRecord", "LatticeRecord", "PerCodeRecord", "column_of", "record_of"]
 
 
 class _Record(BaseModel):
@@ -41,6 +41,27 @@ class ColumnRecord(_Record):
     counts: tuple[float, ...]
     variance: tuple[float, ...]
     lattice: LatticeRecord | None = None
+    per: PerCodeRecord | None = None
+
+
+class PerCodeRecord(_Record):
+    """The parts of a column that depends on a code: one a value of the code, then other values, then missing ones.
+
+    Attributes:
+        column: the code.
+        values: its values.
+        other: whether there is a part for any other value.
+        nullable: whether there is a part for rows without a code.
+        parts: the column's domain for each of them.
+        firsts: for each part, the first of the column's cells that each of its intervals takes.
+    """
+
+    column: str
+    values: tuple[str, ...]
+    other: bool
+    nullable: bool
+    parts: tuple[ColumnRecord, ...]
+    firsts: tuple[tuple[int, ...], ...]
 
 
 def record_of(column: ColumnDomain) -> ColumnRecord:
@@ -58,6 +79,16 @@ def record_of(column: ColumnDomain) -> ColumnRecord:
             cells=tuple(column.leaf_cells.tolist()),
         )
     cells = column.cells
+    per = None
+    if isinstance(cells, PerCode):
+        per = PerCodeRecord(
+            column=cells.per,
+            values=cells.codes.values,
+            other=cells.codes.other,
+            nullable=cells.codes.nullable,
+            parts=tuple(record_of(part) for part in column.parts),
+            firsts=tuple(tuple(firsts.tolist()) for firsts in cells.firsts),
+        )
     return ColumnRecord(
         name=column.name,
         nullable=cells.nullable,
@@ -67,6 +98,7 @@ def record_of(column: ColumnDomain) -> ColumnRecord:
         counts=tuple(np.round(column.counts, 2).tolist()),
         variance=tuple(column.variance.tolist()),
         lattice=lattice,
+        per=per,
     )
 
 
@@ -76,6 +108,16 @@ def column_of(record: ColumnRecord) -> ColumnDomain:
     if record.values is not None:
         cells = Values(values=record.values, other=record.other, nullable=record.nullable)
         return ColumnDomain(name=record.name, cells=cells, counts=counts, variance=variance)
+    if record.per is not None:
+        parts = tuple(column_of(part) for part in record.per.parts)
+        aligned = PerCode(
+            per=record.per.column,
+            codes=Values(values=record.per.values, other=record.per.other, nullable=record.per.nullable),
+            parts=intervals_of(parts),
+            firsts=tuple(np.asarray(firsts, dtype=np.int64) for firsts in record.per.firsts),
+            places=len(counts) - int(record.nullable),
+        )
+        return ColumnDomain(name=record.name, cells=aligned, counts=counts, variance=variance, parts=parts)
     lattice = record.lattice
     assert lattice is not None and record.edges is not None, "a column has values or a lattice"
     return ColumnDomain(

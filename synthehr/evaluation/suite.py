@@ -6,7 +6,7 @@ whole interval is inside it, else inconclusive.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
@@ -23,7 +23,18 @@ from synthehr.evaluation.metrics import METRICS, Bench
 from synthehr.schema.files import first_problem, load_yaml
 from synthehr.schema.model import Schema
 
-__all__ = ["Check", "Gate", "Outcome", "Suite", "SuiteResult", "Verdict", "decide", "load_suite", "run_suite"]
+__all__ = [
+    "Check",
+    "Gate",
+    "Outcome",
+    "Suite",
+    "SuiteResult",
+    "Verdict",
+    "decide",
+    "load_suite",
+    "overall",
+    "run_suite",
+]
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 Outcome = Verdict
@@ -204,7 +215,7 @@ def run_suite(
         raise InternalError("a check of the suite did not run")
     return SuiteResult(
         suite=suite.suite,
-        verdict=_overall(checks),
+        verdict=overall(checks),
         checks=tuple(checks),
         sections=bench.sections(),
         seed=seed,
@@ -294,6 +305,7 @@ def _sentence(gate: Gate, gated: Estimate, verdict: Verdict) -> str:
     )
 
 
-def _overall(checks: list[Check]) -> Verdict:
+def overall(checks: Sequence[Check]) -> Verdict:
+    """Fail if any check counts as failed, else inconclusive if any counts as that, else pass."""
     counted = {check.counts_as for check in checks}
     return "fail" if "fail" in counted else "inconclusive" if "inconclusive" in counted else "pass"

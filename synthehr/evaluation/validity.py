@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from synthehr.evaluation.cohorts import Part, Parts
 from synthehr.evaluation.findings import Measurement, ViolationProfile, undefined
 from synthehr.evaluation.intervals import difference_of_proportions, wilson
-from synthehr.schema.conform import dtype_of
+from synthehr.schema.conform import dtype_of, outside_of_code
 from synthehr.schema.model import CategoryColumn, DateColumn, DatetimeColumn, Schema
 from synthehr.schema.rules import Rule
 
@@ -103,7 +104,11 @@ def _broken(part: Part, schema: Schema, name: str) -> NDArray[np.bool_]:
         assert values.text is not None
         broken |= ~values.text.is_in(list(column.values)).fill_null(value=True).to_numpy()
     bounds = getattr(column, "bounds", None)
-    if bounds is not None and values.number is not None:
+    if isinstance(bounds, Mapping):
+        codes = part.values[column.per].text
+        assert codes is not None, "a number depends on a category or code"
+        broken |= outside_of_code(pl.Series(values.number).fill_nan(None), codes, column).to_numpy()
+    elif bounds is not None and values.number is not None:
         if isinstance(column, DateColumn | DatetimeColumn):
             bounds = (np.datetime64(bound, "us").astype(np.int64) / 86_400e6 for bound in bounds)
         low, high = bounds

@@ -45,6 +45,8 @@ class Trained:
         epsilon_spent: those events composed, at the budget's delta.
         noise: name of the noise source.
         why_not_private: why the promise does not hold, if it does not.
+        required_suite: the suite by which the policy has the release evaluated.
+        audit_required: whether the policy asks for an audit of epsilon.
     """
 
     schema: Schema
@@ -61,6 +63,8 @@ class Trained:
     epsilon_spent: float
     noise: str
     why_not_private: str | None
+    required_suite: str | None = None
+    audit_required: bool = False
 
 
 def load_generator(domain: Sequence[ColumnDomain], shape: GeneratorShape, weights: Mapping[str, Tensor]) -> Generator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,18 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from synthehr.models.dpsgd import PatientGradients
-from synthehr.models.marginals import Conditions, FitSettings, PairTargets, sample_rows
+from synthehr.models.learner import Learner
+from synthehr.models.marginals import Conditions, FitSettings, Targets, sample_rows
 from synthehr.models.networks import Critic, Generator, one_hot, relaxed
 from synthehr.privacy.accountant import Account
 from synthehr.privacy.rows import GradientMechanism, PrivateCodes
 from synthehr.randomness import FloatArray, IntArray
 
-__all__ = ["CriticSettings", "train_with_critic"]
+__all__ = ["CriticPhase", "CriticSettings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CriticSettings:
-    """The adversarial phase. ``steps`` times ``critic_steps`` private gradients are planned before it starts."""
+    """The adversarial phase. ``steps`` times ``critic_steps`` private gradients are planned before it starts.
+
+    ``block`` rounds at a time are counted ahead of running.
+    """
 
     steps: int = 200
     critic_steps: int = 4
@@ -32,70 +36,85 @@ class CriticSettings:
     learning_rate: float = 1e-3
     penalty: float = 1.0
     weight: float = 1.0
+    block: int = 10
 
 
-def train_with_critic(
-    generator: Generator,
-    targets: PairTargets,
-    conditions: Conditions,
-    codes: PrivateCodes,
-    account: Account,
-    *,
-    mechanism: GradientMechanism,
-    settings: CriticSettings,
-    fit: FitSettings,
-    draws: np.random.Generator,
-    private_draws: np.random.Generator,
-) -> Iterator[int]:
-    """Alternate private critic steps with generator steps that follow critic and marginals; yields steps done.
+class CriticPhase:
+    """Rounds of private critic steps, each followed by a generator step that follows critic and marginals.
 
     Args:
         generator: already fitted to the marginals; trained further in place.
         targets: bought marginals.
         conditions: drawn from bought counts.
-        codes: private rows, behind the door.
-        account: where each critic step is booked.
-        mechanism: clip, noise and rate of a critic step.
         settings: of the adversarial phase.
         fit: of the phase before it.
         draws: reproducible; their number does not depend on private rows.
         private_draws: for conditions of real rows, whose number is private; never from a known seed.
-
-    Privacy: one run of ``mechanism.event`` a critic step. The generator, the fake side of the critic's loss and
-    the penalty see no private row: they are post-processing.
     """
-    device = targets.share.device
-    critic = Critic(sizes=conditions.sizes, hidden=settings.hidden).to(device)
-    private = PatientGradients(critic)
-    anchor = copy.deepcopy(generator)
-    anchor.requires_grad_(requires_grad=False)
-    critic_optimiser = torch.optim.Adam(critic.parameters(), lr=settings.learning_rate, betas=(0.0, 0.9))
-    optimiser = torch.optim.Adam(generator.parameters(), lr=fit.learning_rate / 10.0, betas=(0.5, 0.9))
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
 
-    def real_side(batch: IntArray, mask: FloatArray) -> Tensor:
-        return private(
-            lambda network: _real_loss(network, batch, mask, sizes=critic.sizes, draws=private_draws, device=device)
-        )
+    def __init__(
+        self,
+        generator: Generator,
+        targets: Targets,
+        conditions: Conditions,
+        *,
+        settings: CriticSettings,
+        fit: FitSettings,
+        draws: np.random.Generator,
+        private_draws: np.random.Generator,
+    ) -> None:
+        self._device = targets.share.device
+        self._generator, self._targets, self._conditions = generator, targets, conditions
+        self._settings, self._batch = settings, fit.batch
+        self._draws, self._private_draws = draws, private_draws
+        self._critic = Critic(sizes=conditions.sizes, hidden=settings.hidden).to(self._device)
+        self._private = PatientGradients(self._critic)
+        self._anchor = copy.deepcopy(generator)
+        self._anchor.requires_grad_(requires_grad=False)
+        self._critic_learner = Learner(self._critic, rate=settings.learning_rate, steps=None, betas=(0.0, 0.9))
+        self._learner = Learner(generator, rate=fit.learning_rate / 10.0, steps=settings.steps, betas=(0.5, 0.9))
 
-    for step in range(settings.steps):
+    def tensors(self) -> dict[str, Tensor]:
+        """Both networks and their optimisers, to go on from."""
+        parts = {"critic": self._critic_learner, "generator": self._learner}
+        return {f"{part}.{n}": value for part, learner in parts.items() for n, value in learner.tensors().items()}
+
+    def restore(self, held: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`tensors` gave."""
+        for part, learner in (("critic.", self._critic_learner), ("generator.", self._learner)):
+            learner.restore({n.removeprefix(part): value for n, value in held.items() if n.startswith(part)})
+
+    def round(self, codes: PrivateCodes, account: Account, *, mechanism: GradientMechanism) -> None:
+        """The critic's steps and one of the generator.
+
+        Args:
+            codes: private rows, behind the door.
+            account: where each critic step is booked.
+            mechanism: clip, noise and rate of a critic step.
+
+        Privacy: one run of ``mechanism.event`` a critic step. The generator, the fake side of the critic's loss and
+        the penalty see no private row: they are post-processing.
+        """
+        settings, generator, draws = self._settings, self._generator, self._draws
         for _ in range(settings.critic_steps):
-            noisy = codes.noisy_gradient(account, real_side, mechanism=mechanism)
-            fake = _fake_loss(critic, generator, anchor, conditions, settings=settings, draws=draws)
-            critic_optimiser.zero_grad(set_to_none=True)
+            noisy = codes.noisy_gradient(account, self._real_side, mechanism=mechanism)
+            fake = _fake_loss(self._critic, generator, self._anchor, self._conditions, settings=settings, draws=draws)
+            self._critic_learner.clear()
             fake.backward()
-            private.set_gradient(noisy)
-            critic_optimiser.step()
-        noise = torch.from_numpy(draws.standard_normal((fit.batch, generator.latent), dtype=np.float32)).to(device)
-        condition = conditions.draw(fit.batch, draws)
-        rows = generator(noise, condition)
-        score = critic(_drawn(rows, draws=draws, sizes=generator.sizes), condition).mean()
-        loss = targets.loss(rows) - settings.weight * score
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        rate.step()
-        yield step + 1
+            self._private.set_gradient(noisy)
+            self._critic_learner.step()
+        noise = torch.from_numpy(draws.standard_normal((self._batch, generator.latent), dtype=np.float32))
+        condition = self._conditions.draw(self._batch, draws)
+        rows = generator(noise.to(self._device), condition)
+        score = self._critic(_drawn(rows, draws=draws, sizes=generator.sizes), condition).mean()
+        self._learner.follow(self._targets.loss(rows) - settings.weight * score)
+
+    def _real_side(self, batch: IntArray, mask: FloatArray) -> Tensor:
+        return self._private(
+            lambda network: _real_loss(
+                network, batch, mask, sizes=self._critic.sizes, draws=self._private_draws, device=self._device
+            )
+        )
 
 
 def _real_loss(

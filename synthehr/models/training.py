@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from synthehr.cohort import Cohort
-from synthehr.encoding.codec import behind_the_door
-from synthehr.encoding.domain import ColumnDomain, ColumnPlan, buy_domain, plan_domain, sharpen
-from synthehr.errors import BudgetExceededError, ConfigError, InternalError
-from synthehr.models.base import MODELS, GeneratorShape, Trained
-from synthehr.models.ctgan import CriticSettings, train_with_critic
-from synthehr.models.marginals import Conditions, FitSettings, PairTargets, fit_to_pairs
+from synthehr.encoding.codec import behind_the_door, bound_rows, declared_rows
+from synthehr.encoding.domain import ColumnDomain, Joint, buy_domain, sharpen
+from synthehr.encoding.records import ColumnRecord, column_of, record_of
+from synthehr.errors import ConfigError, InternalError
+from synthehr.models.base import MODELS, Trained
+from synthehr.models.checkpoint import Checkpoint
+from synthehr.models.ctgan import CriticPhase
+from synthehr.models.learner import Learner
+from synthehr.models.marginals import Conditions, Targets, expected_joints, fit_to_targets
 from synthehr.models.networks import Generator
-from synthehr.privacy.accountant import (
-    Account,
-    EpsilonDelta,
-    Event,
-    Gaussian,
-    PoissonSampledGaussian,
-    calibrate,
-    epsilon_of,
-)
+from synthehr.models.planning import FitPlan, JointPlan, TrainingSettings, plan_fit
+from synthehr.models.selection import chance_distance, coarsen, share_out
+from synthehr.privacy.accountant import Account, EpsilonDelta, Event, PoissonSampledGaussian, epsilon_of
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.policy import Policy, load_policy
 from synthehr.privacy.rows import GradientMechanism, PrivateCodes
-from synthehr.randomness import NoiseSource, SystemNoise, fresh_seed, seeded
-from synthehr.schema.model import CategoryColumn, Schema, Table
+from synthehr.randomness import FloatArray, IntArray, NoiseSource, SystemNoise, fresh_seed, seeded
+from synthehr.schema.files import dump_schema
+from synthehr.schema.model import Schema
 
-__all__ = ["FitPlan", "Progress", "TrainingSettings", "plan_fit", "train"]
+__all__ = ["Progress", "train", "what_is_fitted"]
 
 _AUTO = (
     "auto: on the two flat tables that were measured a critic's private gradients showed no gain for their budget, "
@@ -53,81 +52,6 @@ class Progress:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSettings:
-    """Settings of the models that are no part of the guarantee's statement; all are public constants."""
-
-    bins: int = 24
-    shape: GeneratorShape = field(default_factory=GeneratorShape)
-    fit: FitSettings = field(default_factory=FitSettings)
-    critic: CriticSettings = field(default_factory=CriticSettings)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitPlan:
-    """Everything that will be spent after the count, fixed before it is."""
-
-    domain: dict[str, ColumnPlan]
-    pairs: Gaussian
-    gradients: PoissonSampledGaussian | None
-
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """All events, gradient steps with their count."""
-        domain = itertools.chain.from_iterable(plan.events for plan in self.domain.values())
-        return (*domain, self.pairs, *((self.gradients,) if self.gradients is not None else ()))
-
-
-def plan_fit(
-    table: Table, *, budget: Budget, policy: Policy, patients_bought: int, critic: CriticSettings | None
-) -> FitPlan:
-    """Fix every event that follows the count, and solve for the noise.
-
-    Args:
-        table: the declared columns.
-        budget: what is left after the count. The count is pure, so that whatever it says, this plan's
-            (epsilon, delta) adds to it by basic composition.
-        policy: shares of the budget.
-        patients_bought: the noisy count; sets the sampling rate, nothing else.
-        critic: the adversarial phase, or None for none.
-
-    Raises:
-        BudgetExceededError: the budget is too small to buy anything.
-    """
-    shares = policy.shares
-    selects = any(isinstance(c, CategoryColumn) and c.values is None for c in table.kept.values())
-    selection_delta = policy.selection_delta * budget.delta if selects else 0.0
-
-    def measured(precision: float) -> tuple[dict[str, ColumnPlan], Gaussian]:
-        domain = plan_domain(table, precision=shares.domain * precision, selection_delta=selection_delta)
-        rest = (1.0 - shares.domain) if critic is None else shares.pairs
-        return domain, Gaussian(stage="pairs", noise_multiplier=1.0 / math.sqrt(rest * precision))
-
-    def bare(scale: float) -> Sequence[Event]:
-        domain, pairs = measured(scale**2)
-        return FitPlan(domain=domain, pairs=pairs, gradients=None).events
-
-    if critic is None:
-        domain, pairs = measured(calibrate(bare, budget=budget) ** 2)
-        return FitPlan(domain=domain, pairs=pairs, gradients=None)
-    # The shares are in zCDP terms: as if the gradients were one more Gaussian, then their own noise is solved.
-    alone = calibrate(lambda s: [Gaussian(stage="all", noise_multiplier=1.0 / s)], budget=budget)
-    domain, pairs = measured(alone**2)
-    fixed = FitPlan(domain=domain, pairs=pairs, gradients=None).events
-    rate = min(1.0, critic.expected_batch / patients_bought)
-
-    def gradients(scale: float) -> PoissonSampledGaussian:
-        return PoissonSampledGaussian(
-            stage="gradients",
-            count=critic.steps * critic.critic_steps,
-            sampling_probability=rate,
-            noise_multiplier=1.0 / scale,
-        )
-
-    scale = calibrate(lambda s: [*fixed, gradients(s)], budget=budget)
-    return FitPlan(domain=domain, pairs=pairs, gradients=gradients(scale))
-
-
 def train(
     cohort: Cohort[Schema],
     *,
@@ -140,6 +64,7 @@ def train(
     noise: NoiseSource | None = None,
     settings: TrainingSettings | None = None,
     account: Account | None = None,
+    checkpoint: Checkpoint | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """Fit a model of the cohort's patients under (epsilon, delta)-differential privacy.
@@ -156,6 +81,7 @@ def train(
         settings: sizes and steps of the models.
         account: an unused account of this epsilon and delta, for a caller who must know what was spent even where
             the fit is refused; a new one where left out.
+        checkpoint: what the fit goes on from and keeps; in memory alone where left out.
         on_progress: called with each step done.
 
     Raises:
@@ -168,11 +94,8 @@ def train(
     if model not in MODELS:
         raise ConfigError(f"model {model!r} is unknown: choose one of {', '.join(MODELS)}")
     rules = load_policy(policy)
-    if epsilon > rules.max_epsilon:
-        raise BudgetExceededError(
-            f"policy {rules.name!r} allows epsilon up to {rules.max_epsilon:g}, but {epsilon:g} was asked for: "
-            "ask for less or choose another policy"
-        )
+    source = noise if noise is not None else SystemNoise()
+    rules.check(declared_rows(cohort.schema), epsilon=epsilon, model=model, noise=source.name)
     if len(cohort.schema.tables) > 1:
         raise ConfigError("this version learns one table with one row per patient; the schema declares several")
     if account is not None and (account.budget != budget or account.events):
@@ -185,11 +108,41 @@ def train(
         chosen_because=_AUTO if model == "auto" else "asked for",
         seed=fresh_seed() if seed is None else seed,
         device=_device(device),
-        noise=noise if noise is not None else SystemNoise(),
+        noise=source,
         settings=settings if settings is not None else TrainingSettings(),
+        checkpoint=checkpoint if checkpoint is not None else Checkpoint.begin(None, options={}),
         on_progress=on_progress,
     )
     return run.finish()
+
+
+def what_is_fitted(
+    schema: Schema,
+    *,
+    epsilon: float,
+    delta: float,
+    model: str,
+    policy: str | Path,
+    noise: str,
+    seed: int | None,
+    settings: TrainingSettings | None = None,
+) -> dict[str, Any]:
+    """The options of a fit that must be the same when it goes on; all public, as JSON."""
+    return {
+        "schema": dump_schema(schema),
+        "epsilon": epsilon,
+        "delta": delta,
+        "model": model,
+        "policy": load_policy(policy).model_dump(mode="json"),
+        "noise": noise,
+        "seed": seed,
+        "settings": _plain(asdict(settings if settings is not None else TrainingSettings())),
+        "version": version("synthehr"),
+    }
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: part.model_dump() if hasattr(part, "model_dump") else part for name, part in settings.items()}
 
 
 def _device(name: str) -> torch.device:
@@ -203,8 +156,24 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _independent(domain: Sequence[ColumnDomain], pair: tuple[int, ...], *, patients: int) -> FloatArray:
+    """What a pair's histogram would be if its columns had nothing to do with each other."""
+    first, second = (domain[c].counts for c in pair)
+    return np.asarray(np.outer(first, second) / patients, dtype=np.float64)
+
+
+def _groups(column: ColumnDomain, *, most: int) -> IntArray:
+    ordered = column.lattice is not None
+    return coarsen(column.counts, groups=most, nullable=column.cells.nullable, ordered=ordered)
+
+
+def _weight(joint: Joint, plan: JointPlan, bought: Sequence[Joint]) -> float:
+    """The precision of a histogram, where 1 is that of a pair if all bought pairs had the same."""
+    return plan.buying.noise_multiplier**2 * len(bought) / joint.variance
+
+
 class _Run:
-    """One fit, stage by stage."""
+    """One fit, stage by stage. What a checkpoint holds is taken from it, and the rest is done and put there."""
 
     def __init__(
         self,
@@ -218,25 +187,25 @@ class _Run:
         device: torch.device,
         noise: NoiseSource,
         settings: TrainingSettings,
+        checkpoint: Checkpoint,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self.schema = cohort.schema
+        self.schema, self.table = cohort.schema, cohort.schema.root
         self.account, self.budget = account, account.budget
         self.policy, self.model, self.chosen_because = policy, model, chosen_because
         self.seed, self.device, self.noise, self.settings = seed, device, noise, settings
-        self.draws = seeded(seed, 1)
+        self.kept = checkpoint
+        self.draws = seeded(seed, 1, checkpoint.resumed)
         self._on_progress = on_progress
         self._started = time.monotonic()
-        self._rows = behind_the_door(cohort, table=cohort.schema.subject, noise=noise)
+        bounded, most = bound_rows(cohort, policy=policy, noise=noise)
+        subject = cohort.schema.subject
+        self._rows = behind_the_door(bounded, table=subject, noise=noise, max_rows=most[subject])
 
     def finish(self) -> Trained:
         """Run all stages."""
         patients, plan = self._count_and_plan()
-        table = self.schema.root
-        domain = buy_domain(
-            self._rows, self.account, table, plans=plan.domain, patients=patients, bins=self.settings.bins
-        )
-        self._tell("domain", 1, 1)
+        domain = self._buy_domain(plan, patients)
         codes = self._rows.encode({column.name: column.cells for column in domain})
         generator, domain = self._learn(domain, codes, plan, patients)
         spent = self.account.epsilon_spent()
@@ -257,62 +226,207 @@ class _Run:
             epsilon_spent=spent,
             noise=self.noise.name,
             why_not_private=self.noise.why_not_private,
+            required_suite=self.policy.suite,
+            audit_required=self.policy.audit,
         )
+
+    def _begin(self, stage: str) -> None:
+        """Write down that rows are about to be touched for a stage."""
+        begun = self.kept.state.get("begun", [])
+        if stage not in begun:
+            self.kept.put(begun=[*begun, stage])
+
+    def _booked(self, *events: Event) -> None:
+        """Book what was bought before the fit was interrupted; its outcome is at hand."""
+        for event in events:
+            single = event.model_copy(update={"count": 1})
+            for _ in range(event.count):
+                self.account.spend(single)
 
     def _count_and_plan(self) -> tuple[int, FitPlan]:
         share = self.policy.shares.count * self.budget.epsilon
         count = EpsilonDelta(stage="count", epsilon=share, delta=0.0)
         self.account.plan([count])
-        patients = self._rows.count_patients(self.account, event=count)
+        if "patients" in self.kept.state:
+            self._booked(count)
+        else:
+            self._begin("count")
+            self.kept.put(patients=self._rows.count_patients(self.account, event=count))
+        patients = int(self.kept.state["patients"])
         self.budget.check_delta(patients_bought=patients, ratio=self.policy.delta_ratio, policy=self.policy.name)
         plan = plan_fit(
-            self.schema.root,
+            self.table,
             budget=Budget(epsilon=self.budget.epsilon - share, delta=self.budget.delta),
             policy=self.policy,
             patients_bought=patients,
             critic=self.settings.critic if self.model == "dp-ctgan" else None,
+            choice=self.settings.choice,
         )
         self.account.plan(plan.events)
         self._tell("count", 1, 1)
         return patients, plan
 
+    def _buy_domain(self, plan: FitPlan, patients: int) -> list[ColumnDomain]:
+        if "domain" in self.kept.state:
+            for bought in plan.domain.values():
+                self._booked(*bought.events)
+        else:
+            self._begin("domain")
+            domain = buy_domain(
+                self._rows, self.account, self.table, plans=plan.domain, patients=patients, bins=self.settings.bins
+            )
+            self.kept.put(domain=[record_of(column).model_dump(mode="json") for column in domain])
+        self._tell("domain", 1, 1)
+        # From the records in any case, so that a fit that was taken up again has the very same.
+        return [column_of(ColumnRecord.model_validate(record)) for record in self.kept.state["domain"]]
+
     def _learn(
         self, domain: Sequence[ColumnDomain], codes: PrivateCodes, plan: FitPlan, patients: int
     ) -> tuple[Generator, list[ColumnDomain]]:
-        sizes = codes.sizes
-        pairs = list(itertools.combinations(range(len(sizes)), 2)) or [(0, 0)]
-        noisy = codes.marginals(self.account, pairs, shares=[1.0 / len(pairs)] * len(pairs), event=plan.pairs)
-        self._tell("pairs", 1, 1)
-        variance = plan.pairs.noise_multiplier**2 * len(pairs)
-        domain = sharpen(domain, pairs, noisy, variance=variance, patients=patients)
-        targets = PairTargets(sizes, pairs, noisy, patients=patients, device=self.device)
+        expected = [_independent(domain, pair, patients=patients) for pair in plan.pairs.candidates]
+        pairs = self._buy("pairs", codes, plan.pairs, lambda: expected)
+        domain = sharpen(domain, pairs, patients=patients)
+        targets = Targets(codes.sizes, patients=patients, device=self.device)
+        for joint in pairs:
+            if len(joint.columns) == 2:
+                targets.add_pair(joint.columns, joint.counts, weight=_weight(joint, plan.pairs, pairs))
         conditions = Conditions(domain, device=self.device)
-        generator = self._new_generator(sizes)
-        fit = self.settings.fit
-        for step, _ in enumerate(fit_to_pairs(generator, targets, conditions, settings=fit, draws=self.draws), start=1):
-            self._tell("generator", step, fit.steps)
-        if plan.gradients is not None:
-            critic = self.settings.critic
-            rate = plan.gradients.sampling_probability
-            mechanism = GradientMechanism(
-                event=plan.gradients.model_copy(update={"count": 1}),
-                clip_norm=critic.clip_norm,
-                expected_batch=rate * patients,
-            )
-            for step in train_with_critic(
-                generator,
-                targets,
-                conditions,
+        generator = self._new_generator(codes.sizes)
+        self._fit(generator, targets, conditions, stage="generator")
+        if plan.triples is not None:
+            groups = [_groups(column, most=self.settings.choice.groups) for column in domain]
+            targets.set_groups(groups)
+            sets = plan.triples.candidates
+            triples = self._buy(
+                "triples",
                 codes,
-                self.account,
-                mechanism=mechanism,
-                settings=critic,
-                fit=fit,
-                draws=self.draws,
-                private_draws=self.noise.spawn(),
-            ):
-                self._tell("critic", step, critic.steps)
+                plan.triples,
+                lambda: expected_joints(generator, targets, conditions, sets, groups=groups, draws=self.draws),
+                groups=groups,
+            )
+            domain = sharpen(domain, triples, patients=patients)
+            conditions = Conditions(domain, device=self.device)
+            chosen = [joint for joint in triples if len(joint.columns) == 3]
+            weights = np.array([_weight(joint, plan.pairs, pairs) for joint in chosen])
+            if chosen:
+                targets.add_triples(
+                    [joint.columns for joint in chosen], [joint.counts for joint in chosen], weight=weights
+                )
+                self._fit(generator, targets, conditions, stage="generator with triples")
+        if plan.gradients is not None:
+            self._sharpen_by_critic(generator, targets, conditions, codes, event=plan.gradients, patients=patients)
         return generator, domain
+
+    def _fit(self, generator: Generator, targets: Targets, conditions: Conditions, *, stage: str) -> None:
+        fit = self.settings.fit
+        learner = Learner(generator, rate=fit.learning_rate, steps=fit.steps, betas=(0.5, 0.9))
+        held = self.kept.part(f"{stage}.")
+        if held:
+            learner.restore(held)
+        for step in fit_to_targets(learner, generator, targets, conditions, settings=fit, draws=self.draws):
+            self._tell(stage, step, fit.steps)
+            if step == fit.steps or self.kept.due():
+                self.kept.put(tensors={f"{stage}.{name}": value for name, value in learner.tensors().items()})
+
+    def _sharpen_by_critic(
+        self,
+        generator: Generator,
+        targets: Targets,
+        conditions: Conditions,
+        codes: PrivateCodes,
+        *,
+        event: PoissonSampledGaussian,
+        patients: int,
+    ) -> None:
+        settings = self.settings.critic
+        phase = CriticPhase(
+            generator,
+            targets,
+            conditions,
+            settings=settings,
+            fit=self.settings.fit,
+            draws=self.draws,
+            private_draws=self.noise.spawn(),
+        )
+        single = event.model_copy(update={"count": 1})
+        mechanism = GradientMechanism(
+            event=single, clip_norm=settings.clip_norm, expected_batch=event.sampling_probability * patients
+        )
+        # Rounds are counted before they run, a block at a time; those counted and lost are not run again.
+        counted = int(self.kept.state.get("rounds", 0))
+        if counted:
+            phase.restore(self.kept.part("critic."))
+            self._booked(single.model_copy(update={"count": counted * settings.critic_steps}))
+        for start in range(counted, settings.steps, settings.block):
+            end = min(start + settings.block, settings.steps)
+            self._begin("gradients")
+            self.kept.put(tensors={f"critic.{n}": value for n, value in phase.tensors().items()}, rounds=end)
+            for done in range(start, end):
+                phase.round(codes, self.account, mechanism=mechanism)
+                self._tell("critic", done + 1, settings.steps)
+        self.kept.put(tensors={f"critic.{name}": value for name, value in phase.tensors().items()})
+
+    def _buy(
+        self,
+        stage: str,
+        codes: PrivateCodes,
+        plan: JointPlan,
+        expected: Callable[[], Sequence[FloatArray]],
+        *,
+        groups: Sequence[IntArray] | None = None,
+    ) -> list[Joint]:
+        """Weigh the candidates against what is expected of them, and buy those that are worth it.
+
+        Where none is, the event buys the histograms of single columns once more.
+        """
+        if stage in self.kept.state:
+            self._booked(*plan.events)
+        else:
+            guesses = expected()
+            self._begin(stage)
+            shares = self._weigh(codes, plan, guesses, groups=groups)
+            bought = {columns: share for columns, share in zip(plan.candidates, shares, strict=True) if share}
+            if not bought:
+                groups = None
+                bought = {(at,): 1.0 / len(codes.sizes) for at in range(len(codes.sizes))}
+            counts = codes.marginals(
+                self.account, list(bought), shares=list(bought.values()), event=plan.buying, groups=groups
+            )
+            self.kept.put(
+                tensors={f"{stage}.{at}": torch.from_numpy(found) for at, found in enumerate(counts)},
+                **{stage: [[list(columns), share] for columns, share in bought.items()]},
+            )
+        self._tell(stage, 1, 1)
+        return [
+            Joint(
+                columns=tuple(columns),
+                counts=self.kept.tensors[f"{stage}.{at}"].numpy(),
+                variance=plan.buying.noise_multiplier**2 / share,
+            )
+            for at, (columns, share) in enumerate(self.kept.state[stage])
+        ]
+
+    def _weigh(
+        self,
+        codes: PrivateCodes,
+        plan: JointPlan,
+        expected: Sequence[FloatArray],
+        *,
+        groups: Sequence[IntArray] | None,
+    ) -> list[float]:
+        if plan.weighing is None:
+            return [1.0 / len(plan.candidates)] * len(plan.candidates)
+        choice = self.settings.choice
+        distance = codes.misfits(self.account, plan.candidates, expected, event=plan.weighing, groups=groups)
+        focus = {at for at, name in enumerate(self.table.kept) if name in self.table.outcome}
+        shares = share_out(
+            distance - np.array([chance_distance(guess) for guess in expected]),
+            np.array([float(guess.size) for guess in expected]),
+            event=plan.buying,
+            price=choice.price,
+            emphasis=np.array([choice.focus if focus & set(columns) else 1.0 for columns in plan.candidates]),
+        )
+        return [float(share) for share in shares]
 
     def _new_generator(self, sizes: Sequence[int]) -> Generator:
         shape = self.settings.shape

@@ -238,6 +238,21 @@ class Ledger:
             add(Reserve(seq=seq, **signed, epsilon=amount.epsilon, delta=amount.delta, what=told))
         return Reservation(ledger=self, seq=seq, budget=budget, by=by, why=why)
 
+    def of_fit(self, fit: str) -> Reservation | Settle | None:
+        """What this ledger knows of a fit that wrote its name into ``what``: open, settled, or nothing.
+
+        Raises:
+            DataError: the ledger was tampered with.
+        """
+        standing = self.standing()
+        for entry in standing.entries:
+            if isinstance(entry, Reserve) and entry.what.get("fit") == fit:
+                if entry.seq in standing.unsettled:
+                    budget = Budget(epsilon=float(entry.epsilon), delta=float(entry.delta))
+                    return Reservation(ledger=self, seq=entry.seq, budget=budget, by=entry.by, why=entry.why)
+                return next(e for e in standing.entries if isinstance(e, Settle) and e.reservation == entry.seq)
+        return None
+
     def verify(self, *, head: str | None = None) -> Standing:
         """Check the file, its triggers, every hash and every sum.
 

@@ -7,17 +7,20 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypedDict
 
-from synthehr.errors import BudgetExceededError, ConfigError
+from synthehr.errors import BudgetExceededError, ConfigError, InternalError
 from synthehr.privacy.accountant import Account
 from synthehr.privacy.budget import Budget
+from synthehr.privacy.chain import Settle
 from synthehr.privacy.ledger import Ledger
 
 __all__ = ["NOT_STATED", "LedgerOptions", "Payer", "user_name"]
 
 NOT_STATED: Final = "not stated"
+_RESERVED: Final = "nothing was written; what the ledger reserved stays reserved"
 
 
 class LedgerOptions(TypedDict, total=False):
@@ -64,7 +67,7 @@ class Payer:
             Ledger.at(self.ledger, population=self.population).check(budget)
 
     @contextmanager
-    def paying(self, account: Account, *, what: Mapping[str, str]) -> Iterator[Callable[[str], None]]:
+    def paying(self, account: Account, *, fit: str, what: Mapping[str, str]) -> Iterator[Callable[[str], None]]:
         """Run a fit inside: its budget is on disk as reserved before the fit begins.
 
         Yields what the fit calls with the release's digest, after the release is made and before it is saved, so
@@ -73,21 +76,34 @@ class Payer:
         account, each booked before its touch. Whatever else ends the fit, and a kill, leaves the reservation as it
         is: it counts in full.
 
+        A fit that goes on after it was interrupted goes on with its own reservation. Where that is settled already
+        (the interruption fell between settling and saving), it must make the very release that was settled.
+
         Args:
             account: of the fit; the only one it spends from.
+            fit: the fit's random name, by which a reservation is found again.
             what: what is run, for the ledger's readers.
 
         Raises:
             BudgetExceededError: the ledger cannot pay.
-            ConfigError: the ledger is of another population.
+            ConfigError: the ledger is of another population, or the fit was refused and charged before.
             DataError: the ledger is missing or was tampered with.
         """
         if self.ledger is None:
             yield lambda _digest: None
             return
-        reservation = Ledger.at(self.ledger, population=self.population).reserve(
-            account.budget, by=self.by or user_name(), why=self.why or NOT_STATED, what=what
+        ledger = Ledger.at(self.ledger, population=self.population)
+        known = ledger.of_fit(fit)
+        if isinstance(known, Settle):
+            if known.release is None:
+                raise ConfigError("this fit was refused, and charged for what it had bought: start a new one")
+            yield partial(_same_release, known)
+            return
+        reservation = known or ledger.reserve(
+            account.budget, by=self.by or user_name(), why=self.why or NOT_STATED, what={**what, "fit": fit}
         )
+        if reservation.budget != account.budget:
+            raise InternalError("the ledger holds another reservation under the name of this fit")
         settled = False
 
         def settle(digest: str) -> None:
@@ -101,6 +117,13 @@ class Payer:
             if not settled:
                 reservation.settle(account.events, None)
             raise
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(str(interrupt) or _RESERVED) from interrupt
+
+
+def _same_release(settled: Settle, digest: str) -> None:
+    if settled.release != digest:
+        raise InternalError("a fit that was settled makes another release than it was settled for")
 
 
 def user_name() -> str:

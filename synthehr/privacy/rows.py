@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 from synthehr.errors import InternalError
 from synthehr.privacy.accountant import Account, EpsilonDelta, Gaussian, PoissonSampledGaussian
-from synthehr.privacy.partition import Partition
+from synthehr.privacy.partition import Partition, cells_of
 from synthehr.randomness import FloatArray, IntArray, NoiseSource
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class PrivateRows:
         Privacy: ``event``; one patient moves the histogram by at most 1 in L2.
         """
         account.spend(event)
-        exact = _sum_by_code(cells.codes(self._frame[column]), self._weight, cells.size)
+        exact = _sum_by_code(cells_of(self._frame, column, cells), self._weight, cells.size)
         return self._noise.discrete_gaussian(exact, scale=event.noise_multiplier * GRAIN) / GRAIN
 
     def select_values(
@@ -125,7 +125,7 @@ class PrivateRows:
 
     def encode(self, partitions: dict[str, Partition]) -> PrivateCodes:
         """The same rows as cell numbers, still behind the door."""
-        codes = np.stack([cells.codes(self._frame[name]) for name, cells in partitions.items()], axis=1)
+        codes = np.stack([cells_of(self._frame, name, cells) for name, cells in partitions.items()], axis=1)
         sizes = tuple(cells.size for cells in partitions.values())
         return PrivateCodes(codes, sizes=sizes, owners=self._owners, patients=self._patients, noise=self._noise)
 
@@ -172,6 +172,7 @@ class PrivateCodes:
         *,
         shares: Sequence[float],
         event: Gaussian,
+        groups: Sequence[IntArray] | None = None,
     ) -> list[FloatArray]:
         """Noisy joint histograms, each of shape ``sizes`` of its columns, all under one Gaussian event.
 
@@ -181,6 +182,7 @@ class PrivateCodes:
             shares: the part of the event's precision that each gets; they sum to at most 1. A histogram with
                 share s has noise of standard deviation ``noise_multiplier / sqrt(s)``, in patients.
             event: what all of them cost together.
+            groups: for coarser histograms, the group of each cell, one array a column of shape ``(size,)``.
 
         Privacy: ``event``; the stacked histograms, each scaled by sqrt(share), move by at most 1 in L2.
         """
@@ -189,12 +191,58 @@ class PrivateCodes:
         account.spend(event)
         noisy = []
         for columns, share in zip(column_sets, shares, strict=True):
-            shape = tuple(self.sizes[c] for c in columns)
-            cell = np.ravel_multi_index(tuple(self._codes[:, c] for c in columns), shape)
-            exact = _sum_by_code(cell, self._weight, math.prod(shape)).reshape(shape)
             scale = event.noise_multiplier / math.sqrt(share) * GRAIN
-            noisy.append(self._noise.discrete_gaussian(exact, scale=scale) / GRAIN)
+            noisy.append(self._noise.discrete_gaussian(self._exact(columns, groups), scale=scale) / GRAIN)
         return noisy
+
+    def misfits(
+        self,
+        account: Account,
+        column_sets: Sequence[tuple[int, ...]],
+        expected: Sequence[FloatArray],
+        *,
+        event: Gaussian,
+        groups: Sequence[IntArray] | None = None,
+    ) -> FloatArray:
+        """How far each joint histogram lies from what is expected of it, in L1 and patients, with noise.
+
+        Args:
+            account: where the event is booked.
+            column_sets: the columns of each histogram.
+            expected: bought or public guesses of the histograms, of their shapes.
+            event: what all of them cost together. Each distance has noise of standard deviation
+                ``noise_multiplier * sqrt(len(column_sets))``.
+            groups: for coarser histograms, the group of each cell, one array a column of shape ``(size,)``.
+
+        Returns:
+            Distances, shape ``(len(column_sets),)``; may be negative.
+
+        Privacy: ``event``; a patient's weights sum to at most 1, so each distance moves by at most 1 (triangle
+        inequality), and n of them by at most sqrt(n) in L2.
+        """
+        if len(expected) != len(column_sets):
+            raise InternalError("each histogram needs what is expected of it")
+        account.spend(event)
+        exact = np.array(
+            [
+                np.abs(self._exact(columns, groups) - np.rint(guess * GRAIN).astype(np.int64)).sum()
+                for columns, guess in zip(column_sets, expected, strict=True)
+            ],
+            dtype=np.int64,
+        )
+        scale = event.noise_multiplier * math.sqrt(len(column_sets)) * GRAIN
+        return self._noise.discrete_gaussian(exact, scale=scale) / GRAIN
+
+    def _exact(self, columns: tuple[int, ...], groups: Sequence[IntArray] | None) -> IntArray:
+        """The joint histogram in grains, shape ``sizes`` of its columns."""
+        if groups is None:
+            shape = tuple(self.sizes[c] for c in columns)
+            parts = tuple(self._codes[:, c] for c in columns)
+        else:
+            shape = tuple(int(groups[c].max()) + 1 for c in columns)
+            parts = tuple(groups[c][self._codes[:, c]] for c in columns)
+        cell = np.ravel_multi_index(parts, shape)
+        return _sum_by_code(cell, self._weight, math.prod(shape)).reshape(shape)
 
     def noisy_gradient(
         self,

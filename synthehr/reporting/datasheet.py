@@ -72,10 +72,10 @@ def _column_row(record: ColumnRecord, schema: dict[str, object]) -> str:
     assert isinstance(tables, dict), "checked when the schema was read"
     declared = tables[schema["subject"]]["columns"][record.name]
     bought = "bounds" not in declared and "values" not in declared and declared["kind"] != "boolean"
-    return (
-        f"| {_cell(record.name)} | {declared['kind']} | {len(record.counts)} | "
-        f"{'bought with budget' if bought else 'declared in the schema'} |"
-    )
+    known = "bought with budget" if bought else "declared in the schema"
+    if record.per is not None:
+        known += f"; binned per {_cell(record.per.column)}"
+    return f"| {_cell(record.name)} | {declared['kind']} | {len(record.counts)} | {known} |"
 
 
 def _parameters(event: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from synthehr.evaluation.demands import DEMANDS
 from synthehr.reporting.document import CheckEntry, PrivacyStatement, ReportDocument
 
 __all__ = [
@@ -110,6 +111,16 @@ METRIC_WORDS = {
         measured="learned from",
         compared="held out",
     ),
+    "required_suite": MetricWords(
+        title="The suite that the release's policy requires",
+        failed="The suite that the release's policy requires was not run.",
+        question="whether the cohort meets the suite that the release's policy requires",
+    ),
+    "required_audit": MetricWords(
+        title="The audit that the release's policy requires",
+        failed="The audit of epsilon that the release's policy requires did not run.",
+        question="whether an audit bears the promise out",
+    ),
 }
 
 SECTION_TITLES = {"validity": "Validity", "fidelity": "Fidelity", "utility": "Utility", "privacy": "Privacy"}
@@ -131,6 +142,8 @@ NOT_PROVEN = (
 def check_words(check: CheckEntry) -> str:
     """What the check found, in a sentence without statistics."""
     words = METRIC_WORDS[check.metric]
+    if check.metric in DEMANDS:
+        return check.why
     if check.verdict == "fail":
         return words.failed
     if check.verdict == "pass":
@@ -150,6 +163,8 @@ def verdict_sentence(document: ReportDocument) -> str:
         found = f"{failed} of {total} checks failed{rest}."
         return f"{found} This cohort does not meet the suite “{document.suite}”."
     if document.verdict == "inconclusive":
+        if undecided == sum(check.metric in DEMANDS for check in document.checks):
+            return "No check failed, but this report does not show all that the policy of the release requires."
         return (
             f"No check failed, but {undecided} of {total} could not be decided. "
             f"Whether this cohort meets the suite “{document.suite}” is open."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -28,6 +29,7 @@ __all__ = [
     "conform",
     "dtype_of",
     "named_as_declared",
+    "outside_of_code",
     "parse_column",
     "read_columns",
 ]
@@ -88,6 +90,10 @@ def conform(frame: pl.DataFrame, *, schema: Schema, table: str, lenient: bool = 
         columns.append(parsed.values)
     conformed = pl.DataFrame(columns)
     if not lenient:
+        for name, column in declared.kept.items():
+            if isinstance(column, IntegerColumn | NumberColumn) and column.per is not None and column.per_code:
+                outside = outside_of_code(conformed[name], conformed[column.per], column)
+                _refuse(outside, f"lies outside the bounds declared for its {column.per!r}", table=table)
         for rule in schema.parsed_rules:
             if rule.table == table:
                 _refuse(
@@ -149,6 +155,24 @@ def bounds_text(bounds: tuple[object, object]) -> str:
     return f"[{lower}, {upper}]"
 
 
+def outside_of_code(values: pl.Series, codes: pl.Series, column: IntegerColumn | NumberColumn) -> pl.Series:
+    """Where a value lies outside the bounds of its row's code, shape ``(rows,)``; a missing value never does.
+
+    A value without a code, or with one that is not declared, must lie within the bounds of some code or between them:
+    nothing says which it is measured by.
+    """
+    around = column.bounds_of(None)
+    assert around is not None, "asked of columns with bounds by code alone"
+    text, known = codes.cast(pl.String), list(column.per_code)
+
+    def limit(end: int) -> pl.Series:
+        limits = [column.per_code[code][end] for code in known]
+        found = text.replace_strict(known, limits, default=None, return_dtype=values.dtype)
+        return found.fill_null(around[end])
+
+    return ((values < limit(0)) | (values > limit(1))).fill_null(value=False).alias(values.name)
+
+
 def _refuse(bad: pl.Series, rule: str, *, table: str, whole_row: bool = False) -> None:
     if bad.any():
         at = bad.fill_null(value=False).arg_max()
@@ -165,7 +189,7 @@ def _within(values: pl.Series, column: Column, *, table: str) -> None:
             table=table,
         )
     bounds = getattr(column, "bounds", None)
-    if bounds is not None:
+    if bounds is not None and not isinstance(bounds, Mapping):
         outside = (values < bounds[0]) | (values > bounds[1])
         _refuse(outside, f"lies outside the declared bounds {bounds_text(bounds)}", table=table)
     if not isinstance(column, IdColumn | DroppedColumn) and not column.nullable:

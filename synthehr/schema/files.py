@@ -93,11 +93,13 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _path(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that lead to a problem, without the kind that pydantic puts after a column's name."""
+    """The keys that lead to a problem, without the kinds that pydantic puts after a column's name and its bounds."""
     parts = list(location)
     for at in range(len(parts) - 4):
         if parts[at] == "tables" and parts[at + 2] == "columns":
             del parts[at + 4]
+            if parts[at + 4 : at + 6] in (["bounds", "all"], ["bounds", "per_code"]):
+                del parts[at + 5]
             break
     return [str(part) for part in parts if part != "[key]"]
 

@@ -5,11 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from synthehr.cohort import TableLink
 from synthehr.schema.rules import Rule, parse_rule
@@ -39,6 +49,13 @@ def _number(value: object) -> object:
     if isinstance(value, bool | str):
         raise ValueError("must be a number, without quotes")  # noqa: TRY004 - pydantic reports ValueError alone
     return value
+
+
+def _text_of(value: object) -> str:
+    """A category's value as the text that it is in the data."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
+        raise ValueError(f"a value must be text or a number, not {value!r}: put it in quotes")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 Whole = Annotated[int, BeforeValidator(_number)]
@@ -80,10 +97,7 @@ class CategoryColumn(_Column):
     def _as_text(cls, values: object) -> object:
         if not isinstance(values, list | tuple):
             return values
-        for value in values:
-            if isinstance(value, bool) or not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
-                raise ValueError(f"a value must be text or a number, not {value!r}: put it in quotes")
-        texts = tuple(str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values)
+        texts = tuple(_text_of(value) for value in values)
         if not texts:
             raise ValueError("needs at least one value; leave it out to have the set bought")
         for text in texts:
@@ -123,26 +137,97 @@ class _Bounded(_Column):
         return self
 
 
-class IntegerColumn(_Bounded):
+def _kind_of_bounds(bounds: object) -> str:
+    return "per_code" if isinstance(bounds, Mapping) else "all"
+
+
+def _with_text_keys(bounds: object) -> object:
+    """Bounds by code with codes as the text that they are in the data."""
+    if not isinstance(bounds, Mapping):
+        return bounds
+    codes = [_text_of(code) for code in bounds]
+    repeated = sorted({code for code in codes if codes.count(code) > 1})
+    if repeated:
+        raise ValueError(f"value {repeated[0]!r} stands twice")
+    return dict(zip(codes, bounds.values(), strict=True))
+
+
+WholeBounds = Annotated[
+    Annotated[tuple[Whole, Whole], Tag("all")]
+    | Annotated[dict[str, tuple[Whole, Whole]], BeforeValidator(_with_text_keys), Tag("per_code")],
+    Discriminator(_kind_of_bounds),
+]
+RealBounds = Annotated[
+    Annotated[tuple[Real, Real], Tag("all")]
+    | Annotated[dict[str, tuple[Real, Real]], BeforeValidator(_with_text_keys), Tag("per_code")],
+    Discriminator(_kind_of_bounds),
+]
+_BOUNDS = "Public [lower, upper], both included; with 'per', one for all codes or one for each."
+_PER = "The category or code column that the value depends on, for example the test of a lab value."
+
+
+class _Measured(_Column):
+    """A number, whose meaning may depend on a code in the same row."""
+
+    @property
+    def per_code(self) -> Mapping[str, tuple[float, float]]:
+        """Declared bounds by code; empty where there is one pair for all, or none."""
+        bounds = getattr(self, "bounds", None)
+        return bounds if isinstance(bounds, Mapping) else {}
+
+    def bounds_of(self, code: str | None) -> tuple[float, float] | None:
+        """Declared bounds of a value with this code; where it is missing or not declared, those around all codes."""
+        if not self.per_code:
+            return getattr(self, "bounds", None)
+        around = min(low for low, _ in self.per_code.values()), max(high for _, high in self.per_code.values())
+        return around if code is None else self.per_code.get(code, around)
+
+    @model_validator(mode="after")
+    def _ordered_per_code(self) -> _Measured:
+        bounds = getattr(self, "bounds", None)
+        if self.per_code and getattr(self, "per", None) is None:
+            raise ValueError("bounds by code need 'per', the column of the code")
+        if isinstance(bounds, Mapping) and not bounds:
+            raise ValueError("bounds by code must name at least one code; leave them out to have ranges bought")
+        for of, (lower, upper) in _each(bounds):
+            if not lower < upper:
+                raise ValueError(f"bounds{of} must be [lower, upper] with lower below upper, not [{lower}, {upper}]")
+        return self
+
+
+def _each(bounds: Any) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Each pair of bounds, with words for the code that it is of."""
+    if isinstance(bounds, Mapping):
+        yield from ((f" of {code!r}", pair) for code, pair in bounds.items())
+    elif bounds is not None:
+        yield "", bounds
+
+
+class IntegerColumn(_Measured):
     """A whole number. Without ``bounds`` its range is bought from the budget."""
 
     kind: Literal["integer"]
-    bounds: tuple[Whole, Whole] | None = Field(default=None, description="Public [lower, upper], both included.")
+    bounds: WholeBounds | None = Field(default=None, description=_BOUNDS)
+    per: str | None = Field(default=None, description=_PER)
     unit: str | None = Field(default=None, description="UCUM unit.")
 
     @field_validator("bounds")
     @classmethod
-    def _exact(cls, bounds: tuple[int, int] | None) -> tuple[int, int] | None:
-        if bounds is not None and max(map(abs, bounds)) > _LARGEST_WHOLE:
-            raise ValueError("bounds must lie within 2**53 of zero: declare larger numbers as kind id or category")
+    def _exact(cls, bounds: WholeBounds | None) -> WholeBounds | None:
+        for of, pair in _each(bounds):
+            if max(map(abs, pair)) > _LARGEST_WHOLE:
+                raise ValueError(
+                    f"bounds{of} must lie within 2**53 of zero: declare larger numbers as kind id or category"
+                )
         return bounds
 
 
-class NumberColumn(_Bounded):
+class NumberColumn(_Measured):
     """A real number. Without ``bounds`` its range is bought from the budget."""
 
     kind: Literal["number"]
-    bounds: tuple[Real, Real] | None = Field(default=None, description="Public [lower, upper], both included.")
+    bounds: RealBounds | None = Field(default=None, description=_BOUNDS)
+    per: str | None = Field(default=None, description=_PER)
     unit: str | None = Field(default=None, description="UCUM unit.")
     precision: Real | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="Step to which values are rounded."
@@ -150,15 +235,17 @@ class NumberColumn(_Bounded):
 
     @field_validator("bounds")
     @classmethod
-    def _finite(cls, bounds: tuple[float, float] | None) -> tuple[float, float] | None:
-        if bounds is not None and not math.isfinite(bounds[1] - bounds[0]):
-            raise ValueError("bounds must be finite numbers a finite distance apart")
+    def _finite(cls, bounds: RealBounds | None) -> RealBounds | None:
+        for of, pair in _each(bounds):
+            if not math.isfinite(pair[1] - pair[0]):
+                raise ValueError(f"bounds{of} must be finite numbers a finite distance apart")
         return bounds
 
     @model_validator(mode="after")
     def _precise(self) -> NumberColumn:
-        if self.bounds is not None and self.precision is not None and self.precision > self.bounds[1] - self.bounds[0]:
-            raise ValueError("precision must be no wider than the bounds")
+        for of, (lower, upper) in _each(self.bounds):
+            if self.precision is not None and self.precision > upper - lower:
+                raise ValueError(f"precision must be no wider than the bounds{of}")
         return self
 
 
@@ -257,6 +344,28 @@ class Table(_Part):
                     raise ValueError(f"{option} names {name!r}, which is not a column that is kept")
         return self
 
+    @model_validator(mode="after")
+    def _codes_exist(self) -> Table:
+        for name, column in self.columns.items():
+            if isinstance(column, IntegerColumn | NumberColumn) and column.per is not None:
+                self._check_per(name, column, self.columns.get(column.per))
+        return self
+
+    def _check_per(self, name: str, column: IntegerColumn | NumberColumn, code: Column | None) -> None:
+        if not isinstance(code, CategoryColumn):
+            what = f"column {name!r} has per {column.per!r}, which is not a category or code column of this table"
+            raise ValueError(what)  # noqa: TRY004 - pydantic reports ValueError alone
+        if not column.per_code:
+            return
+        if code.values is None:
+            raise ValueError(f"column {name!r} has bounds by code, so that {column.per!r} must declare its values")
+        for known in column.per_code:
+            if known not in code.values:
+                raise ValueError(f"column {name!r} has bounds of {known!r}, which is no value of {column.per!r}")
+        for known in code.values:
+            if known not in column.per_code:
+                raise ValueError(f"column {name!r} lacks bounds of {known!r}, a value of {column.per!r}")
+
     @property
     def kept(self) -> dict[str, Column]:
         """The columns that are learned: all but keys, identifiers and text."""
@@ -306,7 +415,8 @@ class Schema(BaseModel):
     def links(self) -> dict[str, TableLink]:
         """The link of every table, by name."""
         return {
-            name: TableLink(key=t.key, parent=t.parent, foreign_key=t.foreign_key) for name, t in self.tables.items()
+            name: TableLink(key=t.key, parent=t.parent, foreign_key=t.foreign_key, order_by=t.order_by)
+            for name, t in self.tables.items()
         }
 
     @cached_property

@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from synthehr.errors import InternalError
-from synthehr.schema.conform import bounds_text, parse_column, read_columns
-from synthehr.schema.model import CategoryColumn, Column, DroppedColumn, IdColumn, Schema
+from synthehr.schema.conform import bounds_text, outside_of_code, parse_column, read_columns
+from synthehr.schema.model import (
+    CategoryColumn,
+    Column,
+    DroppedColumn,
+    IdColumn,
+    IntegerColumn,
+    NumberColumn,
+    Schema,
+    Table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,6 +119,7 @@ def _plan(
         judged[name] = parsed.values.cast(pl.Datetime("us")) if parsed.values.dtype == pl.Date else parsed.values
         judged[f"{name}: given"] = parsed.values.is_not_null() | parsed.invalid
         plan.extend(_column_rules(name, column, whole=not parsed.invalid.any()))
+    plan.extend(_per_code_rules(judged, typed, declared=declared))
     plan.extend(_key_rules(judged, typed, schema=schema, table=table, tables=tables))
     for rule in schema.parsed_rules:
         if rule.table == table:
@@ -159,7 +169,7 @@ def _column_rules(name: str, column: Column, *, whole: bool) -> Iterator[_Planne
             arguments={"column": name, "value_set": list(column.values)},
         )
     bounds = getattr(column, "bounds", None)
-    if bounds is not None:
+    if bounds is not None and not isinstance(bounds, Mapping):
         yield _Planned(
             column=name,
             rule=f"lies in {bounds_text(bounds)}",
@@ -172,6 +182,20 @@ def _column_rules(name: str, column: Column, *, whole: bool) -> Iterator[_Planne
         )
     if not isinstance(column, IdColumn | DroppedColumn) and not column.nullable:
         yield _true(f"{name}: given", column=name, rule="is never missing")
+
+
+def _per_code_rules(
+    judged: dict[str, pl.Series], typed: Mapping[str, pl.Series], *, declared: Table
+) -> Iterator[_Planned]:
+    """Bounds by code, worked out row by row: no expectation has bounds that depend on another column."""
+    for name, column in declared.kept.items():
+        if not isinstance(column, IntegerColumn | NumberColumn) or not column.per_code:
+            continue
+        codes = typed.get(str(column.per))
+        if name in typed and codes is not None:
+            label = f"{name}: within"
+            judged[label] = ~outside_of_code(typed[name], codes, column)
+            yield _true(label, column=name, rule=f"lies in the bounds of its {column.per}")
 
 
 def _comparable(bound: object) -> object:

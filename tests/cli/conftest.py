@@ -95,7 +95,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["synthesize", base / "records.csv", "--schema", base / "schema.yaml", "--epsilon", 3, "-o", base / "out"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "TrainingSettings", lambda: QUICK)
-        code = main([str(word) for word in [*words, "--suite", "quick", "--seed", 1, "-q"]])
+        code = main([str(word) for word in [*words, "--policy", "exploratory", "--suite", "quick", "--seed", 1, "-q"]])
     assert code in {0, 5, 6}
     return base / "out"
 

@@ -122,6 +122,7 @@ BAD_OPTIONS = {
     "unknown model": (f"{FIT} --model gpt", "--model"),
     "unknown policy": (f"{FIT} --policy lax", "policy 'lax'"),
     "unknown suite": (f"{SYNTHESIZE} --suite lax", "'lax'"),
+    "suite of another policy": (f"{SYNTHESIZE} --suite quick", "requires suite 'ci', but 'quick' was asked for"),
     "unknown format": (f"{SYNTHESIZE} --format xlsx", "--format"),
     "unknown device": (f"{FIT} --device abacus", "device 'abacus'"),
     "no patients": (f"{SYNTHESIZE} -n 0", "-n"),
@@ -147,7 +148,7 @@ def test_bad_options(run, folder: Path, case: str) -> None:
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("case", ["epsilon 0", "delta 1", "output exists", "unknown suite"])
+@pytest.mark.parametrize("case", ["epsilon 0", "delta 1", "output exists", "unknown suite", "suite of another policy"])
 def test_options_are_refused_before_a_record_is_read(run, folder: Path, case: str) -> None:
     if case != "output exists":
         (folder / "records.csv").unlink()
@@ -163,6 +164,55 @@ def test_a_promise_that_the_policy_forbids_is_refused(run, folder: Path, words: 
     before = contents(folder)
     check(run(*words.split()), REFUSED, what)
     assert contents(folder) == before
+
+
+POLICY = {
+    "name": "ours",
+    "description": "d",
+    "max_epsilon": 10,
+    "delta_ratio": 1,
+    "max_rows": 40,
+    "models": ["marginal"],
+    "noise": "cryptographic",
+}
+ALLOWED = f"{FIT} --policy ours.yaml --model marginal --noise cryptographic"
+
+
+def two_tables(max_rows: int) -> Callable[[Path], None]:
+    lab = {
+        "parent": "patient",
+        "foreign_key": "id",
+        "max_rows": max_rows,
+        "columns": {"id": {"kind": "id"}, "value": {"kind": "number", "bounds": [0, 1]}},
+    }
+    return schema(lambda whole: whole["tables"].update(lab=lab))
+
+
+NOT_ALLOWED = {
+    "epsilon": (as_is, f"{ALLOWED} --epsilon 11", "allows epsilon up to 10, but 11"),
+    "rows": (two_tables(41), ALLOWED, "allows max_rows up to 40, but table 'lab' declares 41"),
+    "model": (as_is, f"{ALLOWED} --model dp-ctgan", "allows the models marginal, but 'dp-ctgan'"),
+    "model left open": (as_is, f"{ALLOWED} --model auto", "allows the models marginal, but 'auto'"),
+    "noise": (as_is, f"{ALLOWED} --noise system", "requires 'cryptographic' noise, but 'system'"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_ALLOWED)
+def test_a_fit_that_the_policy_forbids_is_refused_before_a_record_is_read(run, folder: Path, case: str) -> None:
+    prepare, words, what = NOT_ALLOWED[case]
+    prepare(folder)
+    (folder / "ours.yaml").write_text(yaml.safe_dump(POLICY))
+    (folder / "records.csv").unlink()
+    before = contents(folder)
+    check(run(*words.split()), REFUSED, what)
+    assert contents(folder) == before
+
+
+def test_a_fit_that_the_policy_allows_goes_on_to_the_records(run, folder: Path) -> None:
+    (folder / "ours.yaml").write_text(yaml.safe_dump(POLICY))
+    (folder / "records.csv").unlink()
+    two_tables(40)(folder)
+    check(run(*ALLOWED.split()), INPUT, "does not exist")
 
 
 def cut(name: str) -> Callable[[Path], None]:
@@ -240,5 +290,5 @@ def test_an_interrupt_leaves_nothing_behind(run, folder: Path, monkeypatch) -> N
 
     monkeypatch.setattr("synthehr.outputs.evaluate", interrupt)
     before = contents(folder)
-    check(run(*SYNTHESIZE.split(), "--suite", "quick"), 130, "interrupted")
+    check(run(*SYNTHESIZE.split(), "--policy", "exploratory", "--suite", "quick"), 130, "interrupted")
     assert contents(folder) == before

@@ -18,7 +18,8 @@ from synthehr.release import Release
 
 from .conftest import CANARY
 
-SYNTHESIZE = ["synthesize", "records.csv", "--schema", "schema.yaml", "--epsilon", "2", "-o", "out", "--suite", "quick"]
+FORM = ["synthesize", "records.csv", "--schema", "schema.yaml", "--epsilon", "2"]
+SYNTHESIZE = [*FORM, "--policy", "exploratory", "-o", "out", "--suite", "quick"]
 
 
 def test_synthesize_leaves_release_synthetic_report_and_split(made: Path) -> None:
@@ -210,3 +211,66 @@ def test_a_signal_ends_a_fit_and_leaves_nothing(folder: Path, signal_: signal.Si
     assert process.returncode == 130
     assert rest.splitlines()[-1] == "synthehr: error: interrupted: nothing was written"
     assert sorted(path.name for path in folder.iterdir()) == ["records.csv", "schema.yaml"]
+
+
+def held(made: Path, folder: Path, **demands: object) -> Path:
+    """The release that was made, as under a policy with other demands."""
+    release = Release.load(made / "release")
+    privacy = release.manifest.privacy.model_copy(update={"policy": "ours", **demands})
+    manifest = release.manifest.model_copy(update={"privacy": privacy})
+    weights = (made / "release" / "weights.safetensors").read_bytes()
+    Release(manifest, weights=weights, datasheet=release.datasheet).save(folder / "held")
+    return folder / "held"
+
+
+PASSING = """
+synthehr: 1
+suite: ci
+checks:
+  - {id: a, section: fidelity, metric: one_way_tv, statistic: value, op: <=, bound: 1, rationale: always met}
+"""
+
+
+@pytest.mark.parametrize(
+    ("demands", "verdict", "told"),
+    [
+        ({}, "pass", None),
+        ({"required_suite": "lenient.yaml"}, "pass", None),
+        ({"required_suite": "ci"}, "inconclusive", "requires suite 'ci'; this report is by other gates of that name"),
+        ({"required_suite": "quick"}, "inconclusive", "requires suite 'quick'; this report is by suite 'ci'"),
+        ({"required_suite": "absent.yaml"}, "inconclusive", "requires suite 'absent.yaml'"),
+        ({"audit_required": True}, "inconclusive", "requires an audit of epsilon; this report holds none"),
+    ],
+)
+def test_a_report_that_lacks_what_the_policy_requires_does_not_pass(
+    run, folder: Path, made: Path, demands: dict, verdict: str, told: str | None
+) -> None:
+    (folder / "lenient.yaml").write_text(PASSING)
+    words = ["--train", made / "split/train", "--holdout", made / "split/holdout", "--synthetic", made / "synthetic"]
+    outcome = run(
+        "evaluate", *words, "--release", held(made, folder, **demands), "--suite", "lenient.yaml", "-o", "report"
+    )
+    assert outcome.code == {"pass": 0, "inconclusive": 6}[verdict]
+    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["verdict"] == verdict
+    assert [check["verdict"] for check in report["checks"]] == ["pass"] + ["inconclusive"] * (told is not None)
+    if told is not None:
+        assert told in outcome.out
+        assert told in report["checks"][-1]["why"]
+        page = (folder / "report" / "report.html").read_text(encoding="utf-8")
+        screen = (folder / "report" / "report.md").read_text(encoding="utf-8")
+        for words_ in ("does not show all that the policy", "that the release's policy requires"):
+            assert words_ in page.replace("&#39;", "'")
+            assert words_ in screen.replace("\\", "")
+
+
+def test_a_fit_writes_down_what_its_policy_requires(run, folder: Path) -> None:
+    demanding = {"name": "ours", "description": "d", "max_epsilon": 10, "delta_ratio": 1, "suite": "quick"}
+    (folder / "ours.yaml").write_text(json.dumps({**demanding, "audit": True}))
+    assert run(*FORM, "--policy", "ours.yaml", "-o", "out").code in {5, 6}  # no audit, so no pass
+    privacy = Release.load(folder / "out" / "release").manifest.privacy
+    assert (privacy.policy, privacy.required_suite, privacy.audit_required) == ("ours", "quick", True)
+    report = json.loads((folder / "out" / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["suite"] == "quick", "the policy's suite is the default"
+    assert report["checks"][-1]["metric"] == "required_audit"
+    assert report["verdict"] != "pass"

@@ -61,6 +61,8 @@ def test_a_fit_reserves_before_rows_are_touched_and_settles_its_release(
     opening, reserved, settled = ledger.verify().entries
     assert reserved.kind == "reserve"
     assert (reserved.by, reserved.why) == ("B. Analyst", "course data")
+    named = reserved.what.pop("fit")
+    assert len(bytes.fromhex(named)) == 16
     assert reserved.what == {"task": "fit", "model": "auto", "policy": "standard"}
     release = Release.load(folder / "release")
     assert settled.kind == "settle"
@@ -134,7 +136,8 @@ def test_who_and_why_need_a_ledger_and_the_population_must_be_its_own(run, fit, 
 
 
 def test_synthesize_pays_too(run, ledger: Ledger, folder: Path) -> None:
-    words = ["synthesize", "records.csv", "--schema", "schema.yaml", "--epsilon", 2, "--suite", "quick", "--json"]
+    words = ["synthesize", "records.csv", "--schema", "schema.yaml", "--epsilon", 2, "--json"]
+    words += ["--policy", "exploratory", "--suite", "quick"]
     outcome = run(*words, "-o", "one", "--ledger", "clinic.ledger")
     assert outcome.code in {0, 5, 6}
     assert json.loads(outcome.out)["ledger"]["remaining"]["epsilon"] == 1.0

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import ks_2samp
 
 from synthehr.cohort import Cohort
 from synthehr.encoding.codec import behind_the_door, decode
-from synthehr.encoding.domain import OTHER, ColumnDomain, buy_domain, on_simplex, plan_domain, sharpen
+from synthehr.encoding.domain import OTHER, ColumnDomain, Joint, buy_domain, on_simplex, plan_domain, sharpen
 from synthehr.privacy.accountant import Account, Gaussian
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.partition import Intervals, Values
@@ -22,13 +23,13 @@ class Unlimited(Account):
             self._planned[event] = self._planned.get(event, 0) + 1
 
 
-def buy(columns: dict, values: dict, *, precision: float = 1.0, bins: int = 24) -> list[ColumnDomain]:
+def buy(columns: dict, values: dict, *, precision: float = 1.0, bins: int = 24, seed: int = 3) -> list[ColumnDomain]:
     schema = load_schema({"synthehr": 1, "subject": "p", "tables": {"p": {"columns": columns}}})
     cohort = Cohort({"p": pl.DataFrame(values)}, schema=schema)
     plans = plan_domain(schema.root, precision=precision, selection_delta=1e-6)
     account = Unlimited(Budget(epsilon=1.0, delta=1e-5))
     account.plan([event for plan in plans.values() for event in plan.events])
-    rows = behind_the_door(cohort, table="p", noise=InsecureNoise(3))
+    rows = behind_the_door(cohort, table="p", noise=InsecureNoise(seed))
     domain = buy_domain(rows, account, schema.root, plans=plans, patients=len(cohort), bins=bins)
     assert all(left == 0 for left in account._planned.values()), "all that was planned was used"
     return domain
@@ -67,9 +68,10 @@ def test_precision_is_shared_by_columns_and_levels() -> None:
     plans = plan_domain(schema.root, precision=0.5, selection_delta=1e-6)
     gaussians = [e for plan in plans.values() for e in plan.events if isinstance(e, Gaussian)]
     assert sum(1 / e.noise_multiplier**2 for e in gaussians) == pytest.approx(0.5)
-    # One level for a boolean; 10,000 values take two; a number without bounds takes three and its range.
-    assert [len(plans[name].cell_events) for name in "abc"] == [1, 2, 3]
-    assert plans["c"].range_event is not None
+    # One level for a boolean; 10,000 values take seven of fanout four; 2**24, where there are no bounds, take twelve.
+    assert [len(plans[name].cell_events) for name in "abc"] == [1, 7, 12]
+    assert plans["c"].range_event is not None  # a quarter of its column's eighth
+    assert plans["c"].range_event.noise_multiplier == pytest.approx(32**0.5)
     assert plans["d"].selection_failure is not None
     assert plans["d"].selection_failure.delta == 1e-6
 
@@ -85,6 +87,27 @@ def test_bins_find_even_mass_though_bounds_are_a_thousand_times_too_wide() -> No
     assert exact.max() < 0.12
     # The bought counts are near the exact ones: 20,000 patients under noise of about 14 a cell.
     assert np.abs(column.counts / 20_000 - exact).sum() / 2 < 0.05
+
+
+@pytest.mark.parametrize(
+    ("declared", "values", "most"),
+    [
+        # 1,000 patients under noise of 10 a cell: as many cells as 10,000 get would hold noise alone.
+        ({"bounds": [0, 1000]}, np.random.default_rng(1).normal(120, 15, 1000).clip(0, 1000), 0.1),
+        # Hundreds of finer cells in each first one tell its count less well than it did itself.
+        ({"bounds": [5, 100]}, 5 + np.random.default_rng(2).lognormal(3.1, 0.3, 12_000).clip(0, 95), 0.03),
+        ({}, np.random.default_rng(3).lognormal(3, 1.5, 12_000), 0.04),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_finer_cells_do_not_drown_in_their_noise(declared: dict, values: np.ndarray, most: float, seed: int) -> None:
+    columns = {"x": {"kind": "number"} | declared}
+    (column,) = buy(columns, {"x": values}, precision=0.02, seed=seed)
+    table = load_schema({"synthehr": 1, "subject": "p", "tables": {"p": {"columns": columns}}}).root
+    draws = np.random.default_rng(0)
+    cells = draws.choice(column.cells.size, (20_000, 1), p=column.counts / column.counts.sum())
+    out = decode(cells, domain=[column], table=table, generator=draws)["x"].to_numpy()
+    assert ks_2samp(values, out).statistic <= most
 
 
 def test_a_value_that_many_share_has_a_cell_of_its_own() -> None:
@@ -189,7 +212,7 @@ def test_counts_are_averaged_with_those_of_pairs_by_precision() -> None:
     ]
     # The pair says x is (70, 30), each the sum of two cells of variance 3, so as precise as the column's own count.
     pair = np.array([[35.0, 35.0], [5.0, 25.0]])
-    x, y = sharpen(columns, [(0, 1)], [pair], variance=3.0, patients=100)
+    x, y = sharpen(columns, [Joint(columns=(0, 1), counts=pair, variance=3.0)], patients=100)
     assert x.counts.tolist() == pytest.approx([65.0, 35.0])
     assert y.counts.tolist() == pytest.approx([50.0, 50.0])
     assert x.variance.tolist() == pytest.approx([3.0, 3.0])

@@ -144,6 +144,15 @@ def test_schema_violations_count_patients_not_cells():
     }
 
 
+def test_a_value_is_out_of_bounds_by_those_of_its_own_code():
+    # 9 is within the bounds of b alone, -1 within none; without a code anything from 0 to 9 is fine.
+    columns = {"v": {"kind": "number", "per": "x", "bounds": {"a": [0, 5], "b": [4, 9]}}, "x": AB}
+    good = {"v": [5.0, 9.0, 0.0, 4.0], "x": ["a", "b", None, "b"]}
+    parts = parts_of(columns, good, good, {"v": [9.0, 9.0, -1.0, 4.0], "x": ["a", "b", None, "b"]})
+    found = schema_violations(parts, column="v")
+    assert (found.value.value, found.reference) == (0.5, 0.0)
+
+
 def test_rule_violations_read_unknown_as_broken():
     # weight < 100 is false for one, unknown for one, true for two.
     columns = {"weight": {"kind": "number", "nullable": True}}

@@ -5,22 +5,22 @@ import pytest
 import torch
 
 from synthehr.cohort import Cohort
-from synthehr.encoding.domain import ColumnDomain
 from synthehr.errors import BudgetExceededError, ConfigError
 from synthehr.models.base import Trained, load_generator, sample_codes
-from synthehr.models.ctgan import CriticSettings, train_with_critic
-from synthehr.models.marginals import Conditions, FitSettings, PairTargets, draw_codes
+from synthehr.models.ctgan import CriticSettings
+from synthehr.models.marginals import Conditions, FitSettings, Targets, draw_codes
 from synthehr.models.networks import Generator, one_hot
-from synthehr.models.training import Progress, TrainingSettings, train
-from synthehr.privacy.accountant import Account, PoissonSampledGaussian, epsilon_of
-from synthehr.privacy.budget import Budget
-from synthehr.privacy.partition import Values
-from synthehr.privacy.rows import GradientMechanism, PrivateCodes
-from synthehr.randomness import InsecureNoise, SystemNoise, seeded
+from synthehr.models.planning import ChoiceSettings, TrainingSettings
+from synthehr.models.training import Progress, train
+from synthehr.privacy.accountant import PoissonSampledGaussian, epsilon_of
+from synthehr.randomness import InsecureNoise
 from synthehr.schema.model import Schema
 
 QUICK = TrainingSettings(
-    bins=8, fit=FitSettings(steps=30, batch=200), critic=CriticSettings(steps=3, critic_steps=2, hidden=8)
+    bins=8,
+    fit=FitSettings(steps=30, batch=200),
+    choice=ChoiceSettings(price=1e-6),  # all are worth it, so that no stage is left out by chance
+    critic=CriticSettings(steps=3, critic_steps=2, hidden=8),
 )
 
 
@@ -66,7 +66,15 @@ def test_a_fit_with_test_noise_repeats_and_says_that_it_is_not_private(small_coh
 def test_progress_counts_up_and_holds_no_loss(small_cohort) -> None:
     seen: list[Progress] = []
     fit(small_cohort, model="dp-ctgan", on_progress=seen.append)
-    assert [p.stage for p in seen if p.step == p.total] == ["count", "domain", "pairs", "generator", "critic"]
+    assert [p.stage for p in seen if p.step == p.total] == [
+        "count",
+        "domain",
+        "pairs",
+        "generator",
+        "triples",
+        "generator with triples",
+        "critic",
+    ]
     spent = [p.epsilon_spent for p in seen if p.epsilon_spent is not None]
     assert spent == sorted(spent)
     assert set(Progress.__slots__) == {"stage", "step", "total", "epsilon_spent", "seconds"}
@@ -113,49 +121,23 @@ def test_a_generator_fitted_to_pairs_learns_who_dies(small_cohort) -> None:
         assert ours == pytest.approx(dead_real[old_real == old].mean(), abs=0.04)
 
 
-def test_the_seeded_stream_does_not_feel_how_many_patients_were_drawn() -> None:
-    states = []
-    for patients in (40, 400):
-        cells = Values(values=("a", "b"), other=False, nullable=False)
-        column = ColumnDomain(name="x", cells=cells, counts=np.array([1.0, 1.0]), variance=np.ones(2))
-        codes = PrivateCodes(
-            np.zeros((patients, 2), dtype=np.int64),  # with one column there is nothing to draw
-            sizes=(2, 2),
-            owners=np.arange(patients),
-            patients=patients,
-            noise=SystemNoise(),
-        )
-        cpu = torch.device("cpu")
-        step = PoissonSampledGaussian(stage="g", sampling_probability=0.5, noise_multiplier=2.0)
-        account = Account(Budget(epsilon=50.0, delta=1e-6))
-        account.plan([step.model_copy(update={"count": 6})])
-        draws = seeded(0, 1)
-        for _ in train_with_critic(
-            Generator(sizes=[2, 2], latent=4, hidden=8),
-            PairTargets([2, 2], [(0, 1)], [np.eye(2) * 20.0], patients=40, device=cpu),
-            Conditions([column, column], device=cpu),
-            codes,
-            account,
-            mechanism=GradientMechanism(event=step, clip_norm=1.0, expected_batch=20.0),
-            settings=QUICK.critic,
-            fit=QUICK.fit,
-            draws=draws,
-            private_draws=SystemNoise().spawn(),
-        ):
-            pass
-        states.append(draws.bit_generator.state)
-    assert states[0] == states[1]
-
-
-def test_pair_loss_by_hand() -> None:
-    # One pair of two-cell columns; half of 40 patients in (0, 0), half in (1, 1).
-    targets = PairTargets(
-        [2, 2], [(0, 1)], [np.array([[20.0, 0.0], [0.0, 20.0]])], patients=40, device=torch.device("cpu")
-    )
-    perfect = one_hot(torch.tensor([[0, 0], [1, 1]]), sizes=[2, 2])
+def test_the_loss_of_pairs_and_triples_by_hand() -> None:
+    # One pair of two-cell columns; half of 40 patients in (0, 0), half in (1, 1). The third column is not in it.
+    targets = Targets([2, 2, 3], patients=40, device=torch.device("cpu"))
+    targets.add_pair((0, 1), np.array([[20.0, 0.0], [0.0, 20.0]]), weight=1.0)
+    perfect = one_hot(torch.tensor([[0, 0, 0], [1, 1, 2]]), sizes=[2, 2, 3])
+    alike = one_hot(torch.tensor([[0, 0, 0]]), sizes=[2, 2, 3])
     assert float(targets.loss(perfect)) == 0.0
     # All in (0, 0): errors of 0.5 and 0.5, squared and summed 0.5, times 40 / 10.
-    assert float(targets.loss(one_hot(torch.tensor([[0, 0]]), sizes=[2, 2]))) == pytest.approx(2.0)
+    assert float(targets.loss(alike)) == pytest.approx(2.0)
+    # A triple with the third column's cells 1 and 2 as one group: half in (0, 0, 0), half in (1, 1, 1 or 2).
+    whole = np.array([0, 1])
+    targets.set_groups([whole, whole, np.array([0, 1, 1])])
+    wanted = np.zeros((2, 2, 2))
+    wanted[0, 0, 0] = wanted[1, 1, 1] = 20.0
+    targets.add_triples([(0, 1, 2)], [wanted], weight=np.array([3.0]))
+    assert float(targets.loss(perfect)) == 0.0
+    assert float(targets.loss(alike)) == pytest.approx(2.0 + 3.0 * 2.0)
 
 
 def test_a_condition_is_met_and_every_column_sums_to_one(small_cohort) -> None:

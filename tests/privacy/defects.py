@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from synthehr.encoding.domain import ColumnDomain
 from synthehr.errors import InternalError
-from synthehr.models.ctgan import CriticSettings, _real_loss, train_with_critic
+from synthehr.models.ctgan import CriticPhase, CriticSettings, _real_loss
 from synthehr.models.dpsgd import PatientGradients
-from synthehr.models.marginals import Conditions, FitSettings, PairTargets
+from synthehr.models.marginals import Conditions, FitSettings, Targets
 from synthehr.models.networks import Critic, Generator, one_hot
 from synthehr.privacy.accountant import Account, EpsilonDelta, Event, Gaussian, PoissonSampledGaussian
 from synthehr.privacy.budget import Budget
@@ -145,6 +145,7 @@ class Mechanisms:
     codes: type[PrivateCodes] = PrivateCodes
     gradients: Callable[[Critic], PerPatient] = critic_gradients
     private_draws: Callable[[np.random.Generator], np.random.Generator] = conditions_from_the_system
+    phase: type[CriticPhase] = CriticPhase
 
     def open_rows(self, cohort: Patients, noise: NoiseSource, *, max_rows: int = 8) -> PrivateRows:
         frame, owners = frame_of(cohort)
@@ -354,9 +355,6 @@ def check_the_seeded_stream_does_not_feel_the_batch(m: Mechanisms) -> None:
     Two columns: of one column numpy draws the condition without moving the generator, and nothing would show.
     """
     states = []
-    cpu = torch.device("cpu")
-    cells = Values(values=("a", "b"), other=False, nullable=False)
-    domain = [ColumnDomain(name=name, cells=cells, counts=np.ones(2), variance=np.ones(2)) for name in "xy"]
     mechanism = step_of(rate=0.5, sigma=2.0, clip=1.0, expected=20.0)
     for patients in (40, 400):
         codes = PrivateCodes(
@@ -367,21 +365,68 @@ def check_the_seeded_stream_does_not_feel_the_batch(m: Mechanisms) -> None:
             noise=SystemNoise(),
         )
         draws = seeded(0, 1)
-        for _ in train_with_critic(
+        phase = small_phase(m, draws, m.private_draws(draws))
+        for _ in range(2):
+            phase.round(codes, open_account(mechanism.event.model_copy(update={"count": 2})), mechanism=mechanism)
+        states.append(draws.bit_generator.state)
+    hold(states[0] == states[1], "who knows the seed can read the number of patients drawn off later draws")
+
+
+def small_phase(m: Mechanisms, draws: np.random.Generator, private_draws: np.random.Generator) -> CriticPhase:
+    """An adversarial phase over two columns of two values, the same weights in every call."""
+    cpu = torch.device("cpu")
+    cells = Values(values=("a", "b"), other=False, nullable=False)
+    domain = [ColumnDomain(name=name, cells=cells, counts=np.ones(2), variance=np.ones(2)) for name in "xy"]
+    targets = Targets([2, 2], patients=40, device=cpu)
+    targets.add_pair((0, 1), np.eye(2) * 20.0, weight=1.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return m.phase(
             Generator(sizes=[2, 2], latent=4, hidden=8),
-            PairTargets([2, 2], [(0, 1)], [np.eye(2) * 20.0], patients=40, device=cpu),
+            targets,
             Conditions(domain, device=cpu),
-            codes,
-            open_account(mechanism.event.model_copy(update={"count": 4})),
-            mechanism=mechanism,
             settings=CriticSettings(steps=2, critic_steps=2, hidden=8, expected_batch=16),
             fit=FitSettings(steps=1, batch=16),
             draws=draws,
-            private_draws=m.private_draws(draws),
-        ):
-            pass
-        states.append(draws.bit_generator.state)
-    hold(states[0] == states[1], "who knows the seed can read the number of patients drawn off later draws")
+            private_draws=private_draws,
+        )
+
+
+class _Silent(PrivateCodes):
+    """Shows all patients to the gradients' function, and gives nothing of what it says."""
+
+    def noisy_gradient(self, account: Account, per_patient: PerPatient, *, mechanism: GradientMechanism) -> Tensor:
+        return torch.zeros_like(per_patient(*self._padded(np.arange(self._patients))).sum(dim=0))
+
+
+def check_networks_know_rows_by_noisy_gradients_alone(m: Mechanisms) -> None:
+    """With no gradient coming through the door, two cohorts leave the very same networks behind."""
+    mechanism = step_of(rate=1.0, sigma=1.0, clip=1.0, expected=20.0)
+    left = []
+    for value in (0, 1):
+        codes = np.full((20, 2), value, dtype=np.int64)
+        held = _Silent(codes, sizes=(2, 2), owners=np.arange(20), patients=20, noise=SystemNoise())
+        phase = small_phase(m, seeded(0, 1), seeded(0, 2))
+        for _ in range(2):
+            phase.round(held, open_account(), mechanism=mechanism)
+        left.append(phase.tensors())
+    same = all(torch.equal(left[0][name], left[1][name]) for name in left[0])
+    hold(same, "weights feel the rows by another way than the noisy gradient")
+
+
+def check_misfits_move_by_at_most_one(m: Mechanisms) -> None:
+    """Distances of several histograms, each in units of its noise, together in L2."""
+    event = Gaussian(stage="w", noise_multiplier=1.0)
+    sets = [(0,), (1,), (0, 1)]
+    expected = [np.full(VALUES.size, 0.7), np.full(VALUES.size, 0.2), np.full((VALUES.size, VALUES.size), 0.1)]
+    for pair in neighbours(100):
+        seen = []
+        for cohort in pair:
+            noise = Recorder()
+            m.open_codes(cohort, noise).misfits(open_account(event), sets, expected, event=event)
+            seen.append(noise.given[0])
+        moved = float(np.linalg.norm(seen[0][0] - seen[1][0])) / seen[0][1]
+        hold(moved <= 1.0 + 1e-9, f"one patient moves the distances by {moved:.3g}")
 
 
 CHECKS: tuple[Callable[[Mechanisms], None], ...] = (
@@ -396,6 +441,8 @@ CHECKS: tuple[Callable[[Mechanisms], None], ...] = (
     check_the_sum_is_divided_by_a_constant,
     check_values_of_one_patient_stay_hidden,
     check_the_seeded_stream_does_not_feel_the_batch,
+    check_networks_know_rows_by_noisy_gradients_alone,
+    check_misfits_move_by_at_most_one,
 )
 
 
@@ -520,6 +567,7 @@ class UncheckedShares(PrivateCodes):
         *,
         shares: Sequence[float],
         event: Gaussian,
+        groups: Sequence[IntArray] | None = None,
     ) -> list[FloatArray]:
         # Each alone is within what the real method allows; their sum is not looked at.
         wide = Unlimited(Budget(epsilon=1.0, delta=1e-3))
@@ -527,9 +575,26 @@ class UncheckedShares(PrivateCodes):
         for columns, share in zip(column_sets, shares, strict=True):
             part = event.model_copy(update={"noise_multiplier": event.noise_multiplier / share**0.5})
             wide.plan([part])
-            noisy += super().marginals(wide, [columns], shares=[1.0], event=part)
+            noisy += super().marginals(wide, [columns], shares=[1.0], event=part, groups=groups)
         account.spend(event)
         return noisy
+
+
+class MisfitsAsOne(PrivateCodes):
+    """Noise on each distance as if it were the only one."""
+
+    def misfits(
+        self,
+        account: Account,
+        column_sets: Sequence[tuple[int, ...]],
+        expected: Sequence[FloatArray],
+        *,
+        event: Gaussian,
+        groups: Sequence[IntArray] | None = None,
+    ) -> FloatArray:
+        less = event.model_copy(update={"noise_multiplier": event.noise_multiplier / len(column_sets) ** 0.5})
+        account.spend(event)
+        return super().misfits(open_account(less), column_sets, expected, event=less, groups=groups)
 
 
 class ExactCategories(PrivateRows):
@@ -582,3 +647,13 @@ def _flat(network: nn.Module, loss: Tensor) -> Tensor:
 def conditions_from_the_seed(draws: np.random.Generator) -> np.random.Generator:
     """The seeded stream itself, which then moves by as much as patients were drawn."""
     return draws
+
+
+class EncoderLeftOut(CriticPhase):
+    """An encoder of real rows that moves what generates, trained on them without clip and noise."""
+
+    def _real_side(self, batch: IntArray, mask: FloatArray) -> Tensor:
+        rows = one_hot(torch.from_numpy(batch), sizes=self._critic.sizes)[:, 0]
+        with torch.no_grad():
+            self._generator.out.bias += 0.1 * rows.mean(dim=0)
+        return super()._real_side(batch, mask)

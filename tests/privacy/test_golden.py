@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from synthehr.errors import BudgetExceededError
 from synthehr.models.ctgan import CriticSettings
-from synthehr.models.training import plan_fit
+from synthehr.models.planning import plan_fit
 from synthehr.privacy.accountant import EpsilonDelta, Event, Gaussian, PoissonSampledGaussian, epsilon_of
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.policy import load_policy

@@ -13,15 +13,16 @@
 | exact count | `check_the_count_is_noised_as_booked` |
 | row for patient as unit, histograms | `check_histograms_move_by_at_most_one` |
 | row for patient as unit, gradients | `check_gradients_move_by_at_most_the_clip`, \
-`check_histograms_move_by_at_most_one` |
+`check_histograms_move_by_at_most_one`, `check_misfits_move_by_at_most_one` |
 | mean over the drawn batch | `check_the_sum_is_divided_by_a_constant`, `check_noise_is_as_strong_as_booked`, \
 `check_gradients_move_by_at_most_the_clip` |
 | shares that sum to more than 1 | `check_stacked_marginals_move_by_at_most_one` |
 | conditions of real rows from the seeded stream | `check_the_seeded_stream_does_not_feel_the_batch` |
+| encoder left out | `check_networks_know_rows_by_noisy_gradients_alone` |
+| distances noised as if there were one | `check_misfits_move_by_at_most_one` |
 
-Each defect is caught by these checks and by no other: a defect that any check would catch proves little. "Encoder left
-out" is a defect of a variational autoencoder, which this version does not have. Checks by statistics raise a false
-alarm with a chance of at most `defects.FALSE_ALARM`, 1e-6, each.
+Each defect is caught by these checks and by no other: a defect that any check would catch proves little. Checks by
+statistics raise a false alarm with a chance of at most `defects.FALSE_ALARM`, 1e-6, each.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ from defects import (
     ClipPerRow,
     CopiedGradient,
     DividedByTheDrawn,
+    EncoderLeftOut,
     ExactCategories,
     ExactCount,
     FixedBatches,
     HalvedNoise,
     Mechanisms,
+    MisfitsAsOne,
     NoClip,
     NoiseWithoutTheClip,
     RowsAsUnits,
@@ -64,6 +67,8 @@ DEFECTS: dict[str, Mechanisms] = {
     "mean over the drawn batch": Mechanisms(codes=DividedByTheDrawn),
     "shares that sum to more than 1": Mechanisms(codes=UncheckedShares),
     "conditions of real rows from the seeded stream": Mechanisms(private_draws=conditions_from_the_seed),
+    "encoder left out": Mechanisms(phase=EncoderLeftOut),
+    "distances noised as if there were one": Mechanisms(codes=MisfitsAsOne),
 }
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
 from synthehr.encoding.domain import ColumnPlan, buy_domain
-from synthehr.models.training import plan_fit
+from synthehr.models.planning import plan_fit
 from synthehr.privacy.accountant import EpsilonDelta, Gaussian
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.policy import load_policy

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from synthehr.errors import ConfigError
+from synthehr.evaluation.demands import DEMANDS
 from synthehr.evaluation.metrics import METRICS
 from synthehr.reporting import report as report_module
 from synthehr.reporting.document import ReportDocument
@@ -113,7 +114,7 @@ def test_the_text_form_holds_no_number(report):
 
 
 def test_every_metric_has_words():
-    assert set(METRIC_WORDS) == set(METRICS)
+    assert set(METRIC_WORDS) == {*METRICS, *DEMANDS}
 
 
 class Page(HTMLParser):

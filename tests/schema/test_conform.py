@@ -154,6 +154,48 @@ def test_a_cell_that_does_not_fit_is_named_by_row_and_rule_never_by_value(change
     assert "777" not in str(told.value).replace("1234567", "")
 
 
+LABS = load_schema(
+    {
+        "synthehr": 1,
+        "subject": "lab",
+        "tables": {
+            "lab": {
+                "columns": {
+                    "value": {"kind": "number", "per": "test", "bounds": {"777hdl": [5, 150], "sbp": [50, 260]}},
+                    "count": {"kind": "integer", "per": "test", "bounds": [0, 9], "nullable": True},
+                    "test": {"kind": "category", "values": ["777hdl", "sbp"], "nullable": True},
+                }
+            }
+        },
+    }
+)
+
+
+def labs(*rows: tuple[str | None, str], lenient: bool = False) -> pl.DataFrame:
+    tests, values = zip(*rows, strict=True)
+    raw = pl.DataFrame({"test": tests, "value": values, "count": ["1"] * len(rows)})
+    return conform(raw, schema=LABS, table="lab", lenient=lenient)
+
+
+def test_a_value_lies_within_the_bounds_of_its_own_code() -> None:
+    # Without a code it must lie somewhere between the lowest and the highest of all bounds.
+    rows = [("777hdl", "5"), ("777hdl", "150"), ("sbp", "50"), ("sbp", "260"), ("", "5"), ("", "260"), ("", "155")]
+    assert labs(*rows)["value"].to_list() == [float(value) for _, value in rows]
+
+
+@pytest.mark.parametrize(("code", "value"), [("777hdl", "200"), ("777hdl", "4"), ("sbp", "20"), ("", "261"), ("", "4")])
+def test_a_value_outside_the_bounds_of_its_code_is_refused_without_naming_value_or_code(code: str, value: str) -> None:
+    with pytest.raises(DataError) as told:
+        labs(("sbp", "100"), (code, value))
+    assert str(told.value) == "column 'value' in table 'lab', row 2: lies outside the bounds declared for its 'test'"
+    assert labs(("sbp", "100"), (code, value), lenient=True).height == 2
+
+
+def test_one_pair_of_bounds_for_all_codes_is_told_as_it_is() -> None:
+    with pytest.raises(DataError, match=r"'count' in table 'lab', row 1: lies outside the declared bounds \[0, 9\]"):
+        conform(pl.DataFrame({"test": ["sbp"], "value": [100], "count": [10]}), schema=LABS, table="lab")
+
+
 def test_a_column_that_is_absent_is_named() -> None:
     with pytest.raises(DataError, match="'age' is declared for table 'patient' but is not in the data"):
         conform(pl.DataFrame(ROWS).drop("age"), schema=SCHEMA, table="patient")

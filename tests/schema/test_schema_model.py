@@ -39,6 +39,12 @@ def with_columns(**columns: object) -> dict:
     return schema
 
 
+def per_sex(kind: str = "number", precision: float | None = None, **bounds: object) -> dict:
+    return with_columns(
+        v={"kind": kind, "per": "sex", "bounds": bounds} | ({"precision": precision} if precision else {})
+    )
+
+
 def changed(path: str, value: object) -> dict:
     schema = copy.deepcopy(FLAT)
     *parents, last = path.split(".")
@@ -65,6 +71,26 @@ def test_a_schema_comes_back_from_its_dump() -> None:
 def test_numbers_among_the_values_are_their_text() -> None:
     schema = load_schema(with_columns(sex={"kind": "category", "values": [1, 2.0, 2.5, "007"]}))
     assert schema.root.columns["sex"].values == ("1", "2", "2.5", "007")
+
+
+def test_bounds_may_depend_on_a_code() -> None:
+    schema = load_schema(per_sex(f=[0, 5], m=[-2, 3.5]))
+    column = schema.root.columns["v"]
+    assert [column.bounds_of(code) for code in ("f", "m")] == [(0, 5), (-2, 3.5)]
+    # Without a code, or with one that is not declared: around all.
+    assert [column.bounds_of(code) for code in (None, "x")] == [(-2, 5)] * 2
+    assert load_schema(dump_schema(schema)) == schema
+    one_for_all = load_schema(with_columns(v={"kind": "number", "per": "loinc", "bounds": [0, 1]})).root.columns["v"]
+    assert one_for_all.bounds_of("1-2") == (0, 1)
+    assert load_schema(with_columns(v={"kind": "integer", "per": "sex"})).root.columns["v"].bounds_of("f") is None
+
+
+def test_codes_that_are_numbers_are_their_text_among_bounds_as_among_values() -> None:
+    codes = {"kind": "category", "values": [1, 2.0]}
+    schema = load_schema(
+        with_columns(sex=codes, v={"kind": "integer", "per": "sex", "bounds": {1: [0, 1], 2.0: [0, 9]}})
+    )
+    assert schema.root.columns["v"].bounds == {"1": (0, 1), "2": (0, 9)}
 
 
 @pytest.mark.parametrize(
@@ -122,6 +148,44 @@ def test_numbers_among_the_values_are_their_text() -> None:
         (with_columns(w={"kind": "number", "precision": 0}), "columns.w.precision", "above 0"),
         (with_columns(w={"kind": "number", "bounds": [0, 1], "precision": 2}), "columns.w", "no wider"),
         (with_columns(w={"kind": "number", "nullable": "perhaps"}), "columns.w.nullable", "true or false"),
+        (
+            with_columns(v={"kind": "number", "per": "nothing"}),
+            "tables.patient",
+            "has per 'nothing', which is not a cat",
+        ),
+        (with_columns(v={"kind": "number", "per": "name"}), "tables.patient", "not a category or code column"),
+        (with_columns(v={"kind": "number", "per": "died"}), "tables.patient", "not a category or code column"),
+        (with_columns(v={"kind": "number", "per": "v"}), "tables.patient", "not a category or code column"),
+        (
+            with_columns(d={"kind": "date", "bounds": ["2020-01-01", "2021-01-01"], "per": "sex"}),
+            "d.per",
+            "unknown key",
+        ),
+        (with_columns(v={"kind": "number", "bounds": {"f": [0, 1], "m": [0, 1]}}), "columns.v", "need 'per'"),
+        (per_sex(f=[0, 1]), "tables.patient", "'v' lacks bounds of 'm', a value of 'sex'"),
+        (per_sex(f=[0, 1], m=[0, 1], x=[0, 1]), "tables.patient", "'v' has bounds of 'x', which is no value of 'sex'"),
+        (per_sex(), "columns.v", "at least one code"),
+        (per_sex(f=[0, 1], m=[2, 1]), "columns.v", "bounds of 'm' must be [lower, upper] with lower below upper"),
+        (per_sex(f=[0, 1], m=[0, float("inf")]), "columns.v.bounds", "bounds of 'm' must be finite"),
+        (per_sex(f=[0, 1], m=[0, 9], precision=2), "columns.v", "no wider than the bounds of 'f'"),
+        (per_sex("integer", f=[0, 1], m=[0, 2**60]), "columns.v.bounds", "bounds of 'm' must lie within 2**53"),
+        (per_sex("integer", f=[0, 1], m=[0, 1.5]), "columns.v.bounds.m.1", "whole number"),
+        (per_sex(f=[0, 1], m=7), "columns.v.bounds.m", "list"),
+        (
+            with_columns(v={"kind": "number", "per": "loinc", "bounds": {"1-2": [0, 1]}}),
+            "tables.patient",
+            "'loinc' must declare its values",
+        ),
+        (
+            with_columns(v={"kind": "number", "per": "sex", "bounds": {1: [0, 1], "1": [0, 1]}}),
+            "columns.v.bounds",
+            "value '1' stands twice",
+        ),
+        (
+            with_columns(v={"kind": "number", "per": "sex", "bounds": {False: [0, 1], "m": [0, 1]}}),
+            "columns.v.bounds",
+            "put it in quotes",
+        ),
         (with_columns(d={"kind": "date"}), "columns.d.bounds", "is required"),
         (
             with_columns(d={"kind": "date", "bounds": ["1.1.2020", "2021-01-01"]}),

@@ -86,6 +86,25 @@ def test_every_broken_rule_is_listed_not_the_first_alone() -> None:
     }
 
 
+def test_bounds_by_code_are_one_rule() -> None:
+    columns = {
+        "value": {"kind": "number", "per": "test", "bounds": {"hdl": [5, 150], "sbp": [50, 260]}, "nullable": True},
+        "test": {"kind": "category", "values": ["hdl", "sbp"], "nullable": True},
+    }
+    schema = load_schema({"synthehr": 1, "subject": "lab", "tables": {"lab": {"columns": columns}}})
+
+    def rules(value: str, test: str) -> list[bool]:
+        frame = pl.DataFrame({"value": ["100", value], "test": ["hdl", test]})
+        return [
+            e.met for e in check_tables({"lab": frame}, schema=schema) if e.rule == "lies in the bounds of its test"
+        ]
+
+    assert rules("150", "hdl") == rules("260", "sbp") == rules("", "hdl") == rules("260", "") == [True]
+    assert rules("151", "hdl") == rules("49", "sbp") == rules("261", "") == [False]
+    alone = check_tables({"lab": pl.DataFrame({"value": ["100"]})}, schema=schema)
+    assert {(e.column, e.rule) for e in alone if not e.met} == {("test", "is in the data")}
+
+
 def test_a_column_or_table_that_is_absent_is_one_broken_rule() -> None:
     found = check_tables({"patient": pl.DataFrame(PATIENT).drop("age")}, schema=SCHEMA)
     assert {(e.table, e.column, e.rule) for e in found if not e.met} == {
