@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -69,11 +70,7 @@ def epsilon_of(events: Iterable[Event], *, delta: float) -> float:
 
 def _composed(events: Sequence[Event], *, delta: float, interval: float) -> float:
     from dp_accounting.pld import common
-    from dp_accounting.pld.privacy_loss_distribution import (
-        from_gaussian_mechanism,
-        from_privacy_parameters,
-        identity,
-    )
+    from dp_accounting.pld.privacy_loss_distribution import from_privacy_parameters, identity
 
     total: Any = identity(value_discretization_interval=interval)
     times: dict[Event, int] = {}
@@ -82,14 +79,10 @@ def _composed(events: Sequence[Event], *, delta: float, interval: float) -> floa
         times[single] = times.get(single, 0) + event.count
     squared = math.fsum(n / e.noise_multiplier**2 for e, n in times.items() if isinstance(e, Gaussian))
     if squared:
-        total = total.compose(from_gaussian_mechanism(1.0 / math.sqrt(squared), value_discretization_interval=interval))
+        total = total.compose(_gaussian(1.0 / math.sqrt(squared), 1.0, interval))
     for event, count in times.items():
         if isinstance(event, PoissonSampledGaussian):
-            one = from_gaussian_mechanism(
-                event.noise_multiplier,
-                sampling_prob=event.sampling_probability,
-                value_discretization_interval=interval,
-            )
+            one = _gaussian(event.noise_multiplier, event.sampling_probability, interval)
         elif isinstance(event, EpsilonDelta):
             promise = common.DifferentialPrivacyParameters(event.epsilon, event.delta)
             one = from_privacy_parameters(promise, value_discretization_interval=interval)
@@ -97,6 +90,15 @@ def _composed(events: Sequence[Event], *, delta: float, interval: float) -> floa
             continue
         total = total.compose(one if count == 1 else one.self_compose(count))
     return float(total.get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=64)
+def _gaussian(noise_multiplier: float, sampling_probability: float, interval: float) -> Any:
+    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
+
+    return from_gaussian_mechanism(
+        noise_multiplier, sampling_prob=sampling_probability, value_discretization_interval=interval
+    )
 
 
 def calibrate(events_at: Callable[[float], Sequence[Event]], *, budget: Budget) -> float:

@@ -264,5 +264,6 @@ def test_nothing_of_one_patient_is_in_the_file(tmp_path: Path) -> None:
     assert not any(abs(number - 918_273_645.5) < 1.0 for number in numbers)
     # Names of what is kept: bought histograms, weights and moments; no batch, no generator of noise.
     kinds = {re.sub(r"\d+", "0", name).split(".")[0] for name in checkpoint.tensors}
-    assert kinds == {"pairs", "triples", "generator", "generator with triples", "critic"}
+    assert {"pairs", "generator", "critic"} <= kinds
+    assert kinds <= {"pairs", "triples", "generator", "generator with triples", "critic"}
     assert set(checkpoint.state) == {"begun", "patients", "domain", "pairs", "triples", "rounds"}

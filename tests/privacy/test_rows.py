@@ -125,6 +125,23 @@ def test_a_histogram_counts_by_hand() -> None:
     assert rows.histogram(account, "x", BINS, event=EVENT).tolist() == [1.5, 0.0, 0.5, 1.0]
 
 
+def test_distances_and_coarse_histograms_by_hand() -> None:
+    # Cells a, b, other, missing; b and other as one group.
+    noise = Recorder()
+    rows = rows_of([[("a", 0.5), ("b", 9.0)], [("zz", None)], [(None, -1.0)]], noise)
+    codes = rows.encode({"c": VALUES, "x": BINS})
+    groups = [np.array([0, 1, 1, 2]), np.zeros(4, dtype=np.int64)]
+    (found,) = codes.marginals(open_account(EVENT), [(0,)], shares=[1.0], event=EVENT, groups=groups)
+    assert found.tolist() == [0.5, 1.5, 1.0]
+    expected = [np.array([0.5, 0.5, 0.0, 2.0]), np.array([3.0, 0.0, 0.0, 0.0])]
+    # c: 0 + 0 + 1 + 1; x: cells 1.5, 0, 0.5, 1 against 3, 0, 0, 0.
+    distances = codes.misfits(open_account(EVENT), [(0,), (1,)], expected, event=EVENT)
+    assert distances.tolist() == pytest.approx([2.0, 3.0])
+    assert noise.given[-1][1] == pytest.approx(math.sqrt(2.0) * GRAIN)
+    with pytest.raises(InternalError, match="expected"):
+        codes.misfits(open_account(EVENT), [(0,), (1,)], expected[:1], event=EVENT)
+
+
 def test_the_count_is_of_patients_and_noised_by_its_epsilon() -> None:
     noise = Recorder()
     count = EpsilonDelta(stage="count", epsilon=0.5, delta=0.0)
@@ -150,6 +167,7 @@ def test_every_touch_is_booked_before_it_runs() -> None:
         lambda: rows.histogram(empty, "c", VALUES, event=EVENT),
         lambda: rows.select_values(empty, "c", event=EVENT, failure=failure),
         lambda: codes.marginals(empty, [(0,)], shares=[1.0], event=EVENT),
+        lambda: codes.misfits(empty, [(0,)], [np.zeros(4)], event=EVENT),
         lambda: codes.noisy_gradient(empty, lambda c, m: torch.zeros(len(c), 3), mechanism=mechanism),
     ):
         with pytest.raises(InternalError, match="not in the plan"):

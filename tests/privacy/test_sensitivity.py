@@ -110,6 +110,39 @@ def test_histogram_marginals_selection_and_count_are_moved_by_all_of_what_is_sta
         assert 0.95 <= most <= 1.0 + 1e-9, name
 
 
+def test_one_patient_moves_the_distances_by_at_most_one_in_1000_pairs_and_by_nearly_all_of_it_in_some() -> None:
+    sets = [(0,), (1,), (0, 1)]
+    coarse = [np.array([0, 1, 1, 0, 2])] * 2  # the groups of a, b, c, other, missing
+    moved = []
+    for groups, sizes in ((None, (5, 5)), (coarse, (3, 3))):
+        expected = [np.full(sizes[0], 0.4), np.zeros(sizes[1]), np.full(sizes, 0.02)]
+        for pair in neighbours(500):
+            given = []
+            for version in pair:
+                noise = Recorder()
+                OURS.open_codes(version, noise).misfits(open_account(EVENT), sets, expected, event=EVENT, groups=groups)
+                given += noise.given
+            (with_, scale), (without, _) = given
+            moved.append(float(np.linalg.norm(with_ - without)) / scale)
+    assert 0.95 <= max(moved) <= 1.0 + 1e-9
+
+
+def test_one_patient_moves_coarse_histograms_by_at_most_one() -> None:
+    groups = [np.array([0, 1, 1, 0, 2])] * 2
+    reach = 0.0
+    for pair in neighbours(300):
+        given = []
+        for version in pair:
+            noise = Recorder()
+            OURS.open_codes(version, noise).marginals(
+                open_account(EVENT), [(0, 1), (1,)], shares=[0.7, 0.3], event=EVENT, groups=groups
+            )
+            given.append(noise.given)
+        moves = [float(np.linalg.norm(x - y)) / scale for (x, scale), (y, _) in zip(*given, strict=True)]
+        reach = max(reach, math.hypot(*moves))
+    assert 0.95 <= reach <= 1.0 + 1e-9
+
+
 # A domain bought at epsilon 1, delta 1e-6, as a fit plans it.
 
 SCHEMA = load_schema(
