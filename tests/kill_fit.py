@@ -54,8 +54,8 @@ DELTA = 1e-6
 BEFOREHAND = (dp_accounting.pld.privacy_loss_distribution, opendp.prelude, safetensors.torch, datasheet)
 SETTINGS = TrainingSettings(
     bins=8,
-    fit=FitSettings(steps=60, batch=100),
-    critic=CriticSettings(steps=20, critic_steps=2, hidden=8, block=4),
+    fit=FitSettings(steps=30, batch=50),
+    critic=CriticSettings(steps=60, critic_steps=2, hidden=8, expected_batch=64, block=4),
 )
 SCHEMA = {
     "synthehr": 1,

@@ -26,16 +26,20 @@ class ChoiceSettings:
     Attributes:
         pairs: how many pairs of columns are weighed at most.
         triples: how many triples are weighed at most.
+        triples_bought: how many of them are bought at most, which bounds time and memory.
         groups: coarser cells of a column, in triples.
         price: what remains of a histogram's noise after the fit, in L1, as a part.
         focus: weight of sets that hold an outcome, where others have 1.
+        unbought: pull of a pair that was not bought towards independence, where 1 is that of a bought one on average.
     """
 
     pairs: int = 2000
     triples: int = 500
+    triples_bought: int = 64
     groups: int = 8
     price: float = 0.3
     focus: float = 2.0
+    unbought: float = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,7 @@ def coarsen(counts: FloatArray, *, groups: int, nullable: bool, ordered: bool) -
 
 
 def share_out(
-    need: FloatArray, cells: FloatArray, *, event: Gaussian, price: float, emphasis: FloatArray
+    need: FloatArray, cells: FloatArray, *, event: Gaussian, price: float, most: int, emphasis: FloatArray
 ) -> FloatArray:
     """The share of an event's precision that each histogram gets, shape of ``need``; zero for those not bought.
 
@@ -86,12 +86,13 @@ def share_out(
         cells: of each histogram.
         event: what all of them cost together.
         price: error left by noise, as a part of its L1 norm.
+        most: how many are bought at most.
         emphasis: how much each matters.
     """
     cost = emphasis * price * math.sqrt(2.0 / math.pi) * event.noise_multiplier * cells
     weight = cost ** (2.0 / 3.0)
     worth = emphasis * np.maximum(need, 0.0)
-    order = np.argsort(-worth / weight, kind="stable")
+    order = np.argsort(-worth / weight, kind="stable")[:most]
     left = worth.sum() - np.cumsum(worth[order])
     total = left + np.cumsum(weight[order]) ** 1.5
     shares = np.zeros(len(need))

@@ -287,6 +287,9 @@ class _Run:
         pairs = self._buy("pairs", codes, plan.pairs, lambda: expected)
         domain = sharpen(domain, pairs, patients=patients)
         targets = Targets(codes.sizes, patients=patients, device=self.device)
+        for pair in plan.pairs.candidates:  # what was not worth buying is taken for independent, with less weight
+            guess = _independent(domain, pair, patients=patients)
+            targets.add_pair(pair, guess, weight=self.settings.choice.unbought)
         for joint in pairs:
             if len(joint.columns) == 2:
                 targets.add_pair(joint.columns, joint.counts, weight=_weight(joint, plan.pairs, pairs))
@@ -424,6 +427,7 @@ class _Run:
             np.array([float(guess.size) for guess in expected]),
             event=plan.buying,
             price=choice.price,
+            most=len(plan.candidates) if groups is None else choice.triples_bought,
             emphasis=np.array([choice.focus if focus & set(columns) else 1.0 for columns in plan.candidates]),
         )
         return [float(share) for share in shares]

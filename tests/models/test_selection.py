@@ -75,7 +75,7 @@ def test_shares_are_the_best_there_are() -> None:
     for _ in range(50):
         need, cells = draws.exponential(120.0, 5) - 20.0, draws.integers(4, 200, 5).astype(float)
         emphasis = draws.choice([1.0, 2.0], 5)
-        shares = share_out(need, cells, event=EVENT, price=0.3, emphasis=emphasis)
+        shares = share_out(need, cells, event=EVENT, price=0.3, most=9, emphasis=emphasis)
         assert shares.sum() == pytest.approx(1.0) or not shares.any()
         found = wrong(need, cells, shares, emphasis)
         for kept in itertools.product([False, True], repeat=5):
@@ -90,9 +90,16 @@ def test_shares_are_the_best_there_are() -> None:
 
 def test_what_is_all_noise_is_not_bought() -> None:
     emphasis, cells = np.ones(3), np.array([400.0, 400.0, 4.0])
-    shares = share_out(np.array([5000.0, 90.0, -3.0]), cells, event=EVENT, price=0.3, emphasis=emphasis)
+    shares = share_out(np.array([5000.0, 90.0, -3.0]), cells, event=EVENT, price=0.3, most=9, emphasis=emphasis)
     assert shares.tolist() == [1.0, 0.0, 0.0]
-    assert not share_out(np.array([50.0, 90.0, 0.5]), cells, event=EVENT, price=0.3, emphasis=emphasis).any()
+    assert not share_out(np.array([50.0, 90.0, 0.5]), cells, event=EVENT, price=0.3, most=9, emphasis=emphasis).any()
+
+
+def test_no_more_are_bought_than_may_be() -> None:
+    need, ones = np.array([900.0, 800.0, 700.0]), np.ones(3)
+    assert share_out(need, ones, event=EVENT, price=0.3, most=3, emphasis=ones).all()
+    shares = share_out(need, ones, event=EVENT, price=0.3, most=2, emphasis=ones)
+    assert shares.tolist() == [0.5, 0.5, 0.0]
 
 
 def bought_by_a_fit(frame: dict, monkeypatch: pytest.MonkeyPatch, **columns: dict) -> list[list[tuple[int, ...]]]:
