@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NotRequired, Unpack
+from typing import TYPE_CHECKING, Any, NotRequired, Unpack
 
 from synthehr.cohort import Cohort
 from synthehr.connectors.files import write_tables
 from synthehr.connectors.folders import check_new, new_folder, withhold
 from synthehr.connectors.records import Records, SchemaSource, read
-from synthehr.errors import ConfigError
+from synthehr.errors import BudgetExceededError, ConfigError, DataError
 from synthehr.pipeline import DELTA, OnCheck, OnFit, check_count, check_fit_options, evaluate, fit, sample
 from synthehr.privacy.paying import LedgerOptions
 from synthehr.privacy.policy import load_policy
@@ -69,7 +69,7 @@ def save_fit(
 
     While it runs, ``OUT.checkpoint`` (a folder that its owner alone can enter) keeps what was bought and learned. It
     goes when the release is written, and when the fit fails; after an interrupt or a kill it stays, and ``resume``
-    goes on from it, with the same options, with the reservation that the ledger holds for it, and with the split.
+    goes on from it: with the same options and records, the reservation that the ledger holds for it, and the split.
 
     Args:
         source: see :func:`synthehr.pipeline.read`.
@@ -92,32 +92,23 @@ def save_fit(
         _check_share(holdout)
     lies = Path(out).absolute()
     lies = lies.with_name(f"{lies.name}.checkpoint")
+    fixed = _fixed(options, schema=schema, holdout=holdout, seed=seed)
     if resume and lies.is_dir() and Path(out).exists():
-        return _already_saved(lies, out=out)
+        return _already_saved(lies, options=fixed, out=out)
     target = check_new(out)
     if split_out is not None and Path(split_out).absolute() == target:
         raise ConfigError("the release and the split need folders of their own: they differ in who may read them")
     if split_out is not None and not (resume and Path(split_out).is_dir()):
         check_new(split_out)
-    with _checkpoint(lies, options, schema=schema, holdout=holdout, seed=seed, resume=resume) as kept:
+    with _checkpoint(lies, options=fixed, resume=resume) as kept:
         train = _train_part(source, schema=schema, holdout=holdout, split_out=split_out, kept=kept)
         release = fit(train, seed=int(kept.options["seed"]), checkpoint=kept, **options)
         release.save(target)
     return release
 
 
-@contextmanager
-def _checkpoint(
-    path: Path,
-    options: FitOptions,
-    *,
-    schema: SchemaSource,
-    holdout: float | None,
-    seed: int | None,
-    resume: bool,
-) -> Iterator[Checkpoint]:
-    """The checkpoint of a fit; it stays only where an interrupt ends the block."""
-    from synthehr.models.checkpoint import Checkpoint
+def _fixed(options: FitOptions, *, schema: SchemaSource, holdout: float | None, seed: int | None) -> dict[str, Any]:
+    """What must be the same when a fit goes on."""
     from synthehr.models.training import what_is_fitted
 
     fixed = what_is_fitted(
@@ -129,8 +120,19 @@ def _checkpoint(
         noise=options.get("noise", "system"),
         seed=seed,
     )
-    fixed |= {"holdout": holdout, "ledger": options.get("ledger") is not None}
-    kept = Checkpoint.resume(path, options=fixed) if resume else Checkpoint.begin(path, options=fixed)
+    return {**fixed, "holdout": holdout, "ledger": options.get("ledger") is not None}
+
+
+@contextmanager
+def _checkpoint(path: Path, *, options: dict[str, Any], resume: bool) -> Iterator[Checkpoint]:
+    """The checkpoint of a fit, gone when the block ends well.
+
+    It stays after an interrupt, and where a fit that goes on is refused: a wrong path or device must not cost what was
+    bought. Whatever else ends a fit may depend on its rows, so that nothing goes on from there.
+    """
+    from synthehr.models.checkpoint import Checkpoint
+
+    kept = (Checkpoint.resume if resume else Checkpoint.begin)(path, options=options)
     try:
         if kept.options["seed"] is None:
             kept.options["seed"] = fresh_seed()
@@ -142,10 +144,16 @@ def _checkpoint(
             raise
         kept.release()
         raise KeyboardInterrupt(f"what was bought stays in {str(path)!r}: go on with --resume") from interrupt
-    except BaseException:
-        _undo(kept)
+    except BaseException as error:
+        if kept.resumed and isinstance(error, BudgetExceededError | ConfigError | DataError):
+            kept.release()
+        else:
+            _undo(kept)
         raise
-    kept.remove()
+    try:
+        kept.remove()
+    finally:
+        kept.release()
 
 
 def _undo(kept: Checkpoint) -> None:
@@ -154,12 +162,20 @@ def _undo(kept: Checkpoint) -> None:
     kept.remove()
 
 
-def _already_saved(lies: Path, *, out: str | Path) -> Release:
+def _already_saved(path: Path, *, options: dict[str, Any], out: str | Path) -> Release:
     """The release of a fit that was interrupted after it was saved; its checkpoint is taken away."""
+    from synthehr.models.checkpoint import Checkpoint
     from synthehr.release import Release
 
-    release = Release.load(out)
-    shutil.rmtree(lies)
+    kept = Checkpoint.resume(path, options=options)
+    try:
+        release = Release.load(out)
+        if kept.state.get("release") != release.digest:
+            raise ConfigError(f"output {str(out)!r} exists, and is not of the interrupted fit: move it away")
+    except BaseException:
+        kept.release()
+        raise
+    kept.remove()
     return release
 
 

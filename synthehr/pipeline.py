@@ -164,6 +164,7 @@ def fit(
             on_progress=on_progress,
         )
         release = Release.of(trained, datasheet=render_datasheet)
+        kept.put(release=release.digest)
         settle(release.digest)
     return release
 

@@ -27,6 +27,7 @@ from synthehr.models.planning import FitPlan, JointPlan, TrainingSettings, plan_
 from synthehr.models.selection import chance_distance, coarsen, share_out
 from synthehr.privacy.accountant import Account, EpsilonDelta, Event, PoissonSampledGaussian, epsilon_of
 from synthehr.privacy.budget import Budget
+from synthehr.privacy.partition import Values
 from synthehr.privacy.policy import Policy, load_policy
 from synthehr.privacy.rows import GradientMechanism, PrivateCodes
 from synthehr.randomness import FloatArray, IntArray, NoiseSource, SystemNoise, fresh_seed, seeded
@@ -163,7 +164,7 @@ def _independent(domain: Sequence[ColumnDomain], pair: tuple[int, ...], *, patie
 
 
 def _groups(column: ColumnDomain, *, most: int) -> IntArray:
-    ordered = column.lattice is not None
+    ordered = not isinstance(column.cells, Values)
     return coarsen(column.counts, groups=most, nullable=column.cells.nullable, ordered=ordered)
 
 

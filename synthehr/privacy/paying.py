@@ -77,7 +77,8 @@ class Payer:
         is: it counts in full.
 
         A fit that goes on after it was interrupted goes on with its own reservation. Where that is settled already
-        (the interruption fell between settling and saving), it must make the very release that was settled.
+        (the interruption fell between settling and saving), it must make the very release that was settled. Where it is
+        refused, the reservation stays in full: what an earlier process touched need not be on this account yet.
 
         Args:
             account: of the fit; the only one it spends from.
@@ -114,7 +115,7 @@ class Payer:
         try:
             yield settle
         except (BudgetExceededError, ConfigError):
-            if not settled:
+            if not settled and known is None:
                 reservation.settle(account.events, None)
             raise
         except KeyboardInterrupt as interrupt:

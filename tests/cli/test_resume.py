@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from pathlib import Path
 
@@ -14,19 +15,8 @@ from synthehr.models.checkpoint import Checkpoint
 from synthehr.privacy.ledger import Ledger
 from synthehr.release import Release
 
-FIT = [
-    "fit",
-    "records.csv",
-    "--schema",
-    "schema.yaml",
-    "--epsilon",
-    "2",
-    "-o",
-    "release",
-    "--ledger",
-    "clinic.ledger",
-    "-q",
-]
+BASE = ["fit", "records.csv", "--schema", "schema.yaml", "-o", "release", "-q"]
+FIT = [*BASE, "--epsilon", "2", "--ledger", "clinic.ledger"]
 SPLIT = ["--holdout", "0.25", "--split-out", "split"]
 
 
@@ -131,3 +121,36 @@ def test_an_interrupt_while_reading_leaves_nothing_spent(interrupted, folder: Pa
     assert outcome.code == 130
     assert len(ledger.standing().entries) == 1
     assert names(folder) == set()
+
+
+@pytest.mark.parametrize("words", [["--device", "cuda:99"], ["--population", "other"]])
+def test_a_slip_when_going_on_costs_nothing_and_gives_nothing_back(
+    interrupted, run, folder: Path, ledger: Ledger, words: list[str]
+) -> None:
+    interrupted(training, "fit_to_targets")
+    slip = run(*FIT, *SPLIT, "--resume", *words)
+    assert (slip.code, slip.err.count("\n")) == (2, 1)
+    assert float(ledger.standing().reserved.epsilon) == 2.0
+    assert names(folder) == {"release.checkpoint", "split"}
+    assert run(*FIT, *SPLIT, "--resume").code == 0
+    assert [entry.kind for entry in ledger.verify().entries] == ["open", "reserve", "settle"]
+
+
+def test_records_that_are_away_when_going_on_cost_nothing(run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit_to_targets", interrupt)
+        assert run(*BASE, "--epsilon", 2).code == 130
+    (folder / "records.csv").rename(folder / "away.csv")
+    assert run(*BASE, "--epsilon", 2, "--resume").code == 3
+    (folder / "away.csv").rename(folder / "records.csv")
+    assert run(*BASE, "--epsilon", 2, "--resume").code == 0
+    assert names(folder) == {"release"}
+
+
+def test_another_release_in_its_place_is_not_taken_for_its_own(interrupted, run, folder: Path, made: Path) -> None:
+    interrupted(training, "fit_to_targets")
+    shutil.copytree(made / "release", folder / "release")
+    outcome = run(*FIT, *SPLIT, "--resume")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "not of the interrupted fit" in outcome.err
+    assert names(folder) == {"release", "release.checkpoint", "split"}

@@ -131,3 +131,11 @@ def test_what_was_refused_and_charged_does_not_go_on(ledger: Ledger) -> None:
     with pytest.raises(ConfigError, match="refused"):
         pay(ledger)
     assert len(ledger.verify().entries) == 3
+
+
+def test_a_refusal_when_going_on_gives_nothing_back(ledger: Ledger) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        pay(ledger, error=KeyboardInterrupt(), makes=False)
+    with pytest.raises(ConfigError):  # this account has not booked yet what the first process touched
+        pay(ledger, error=ConfigError("device"), makes=False, touches=False)
+    assert float(ledger.standing().reserved.epsilon) == 1.0
