@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -288,7 +289,8 @@ class _Run:
         pairs = self._buy("pairs", codes, plan.pairs, lambda: expected)
         domain = sharpen(domain, pairs, patients=patients)
         targets = Targets(codes.sizes, patients=patients, device=self.device)
-        for pair in plan.pairs.candidates:  # what was not worth buying is taken for independent, with less weight
+        # What was not worth buying is taken for independent, with less weight.
+        for pair in itertools.combinations(range(len(domain)), 2):
             guess = _independent(domain, pair, patients=patients)
             targets.add_pair(pair, guess, weight=self.settings.choice.unbought)
         for joint in pairs:
