@@ -85,13 +85,17 @@ def save_fit(
         ConfigError: a setting is outside what it may be, an output exists or cannot be written, or there is no
             interrupted fit of these options to go on with.
     """
+    from synthehr.models.checkpoint import Checkpoint
+
+    lies = Path(out).absolute()
+    lies = lies.with_name(f"{lies.name}.checkpoint")
+    if not resume:
+        Checkpoint.check_none(lies)
     _check(options, seed=seed, schema=schema, resume=resume)
     if (holdout is None) != (split_out is None):
         raise ConfigError("--holdout and --split-out go together: the holdout is needed by the evaluation")
     if holdout is not None:
         _check_share(holdout)
-    lies = Path(out).absolute()
-    lies = lies.with_name(f"{lies.name}.checkpoint")
     fixed = _fixed(options, schema=schema, holdout=holdout, seed=seed)
     if resume and lies.is_dir() and Path(out).exists():
         return _already_saved(lies, options=fixed, out=out)

@@ -37,6 +37,7 @@ __all__ = ["Checkpoint"]
 _FORMAT = "synthehr checkpoint 1"
 _FILE = "fit.safetensors"
 _SECONDS = 20.0
+_LIES = "an interrupted fit lies at {!r}: go on with it with --resume, or remove the folder; what it spent stays spent"
 
 
 class Checkpoint:
@@ -59,6 +60,16 @@ class Checkpoint:
         self._saved = time.monotonic()
         self._lock: int | None = None
 
+    @staticmethod
+    def check_none(path: Path) -> None:
+        """Refuse to begin where an interrupted fit lies.
+
+        Raises:
+            ConfigError: one does.
+        """
+        if path.exists():
+            raise ConfigError(_LIES.format(str(path)))
+
     @classmethod
     def begin(cls, path: str | Path | None, *, options: Mapping[str, Any]) -> Checkpoint:
         """The checkpoint of a new fit, on disk when this returns.
@@ -72,10 +83,7 @@ class Checkpoint:
                 new.path.mkdir(mode=0o700)
                 _onto_disk(new.path.parent)
             except FileExistsError as error:
-                raise ConfigError(
-                    f"an interrupted fit lies at {str(new.path)!r}: go on with it with --resume, or remove the "
-                    "folder; what it spent stays spent"
-                ) from error
+                raise ConfigError(_LIES.format(str(new.path))) from error
             except OSError as error:
                 raise ConfigError(
                     f"checkpoint {str(new.path)!r} cannot be made: its parent must be a folder"
