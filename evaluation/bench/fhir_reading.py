@@ -1,0 +1,128 @@
+"""How long FHIR takes to become tables, beside parsing the same bytes and doing nothing with them.
+
+    python evaluation/bench/fhir_reading.py FILE.ndjson [FILE.ndjson …] --out results/fhir_reading.csv
+
+For each plain NDJSON file of bundles: processor time of ``orjson.loads`` alone on every line, in a process of its own;
+of one process from the file to all tables in memory; wall time of one and of two processes to the tables on disk, and
+the most memory that the reading process and the largest of its children held. Processor time is what a busy machine
+leaves comparable; wall times are worth what the load beside them says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import orjson
+
+REPEATS = 3
+
+
+def parsing(path: Path) -> float:
+    """Seconds of processor time to parse each line and drop it."""
+    with path.open("rb") as lines:
+        start = time.process_time()
+        for line in lines:
+            orjson.loads(line)
+        return time.process_time() - start
+
+
+def parsing_alone(path: Path) -> float:
+    """The same in a process that has loaded nothing else, whose heap the garbage collector need not walk."""
+    argv = [sys.executable, __file__, str(path), "--parse", "--out", "-"]
+    return float(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+
+
+def reading(path: Path) -> float:
+    """Seconds of processor time from the file to all tables in memory, in one process."""
+    from synthehr.connectors.fhir.reading import FhirOptions, open_fhir
+
+    start = time.process_time()
+    with open_fhir(path, options=FhirOptions(processes=1)) as records:
+        for table in records.tables.values():
+            table.collect(engine="streaming")
+    return time.process_time() - start
+
+
+def converting(path: Path, processes: int) -> dict[str, float]:
+    """Wall and processor seconds, and megabytes, of a conversion in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        argv = [sys.executable, __file__, str(path), "--alone", str(processes), "--out", f"{folder}/out"]
+        told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    measured: dict[str, float] = json.loads(told)
+    return measured
+
+
+def alone(path: Path, *, processes: int, out: Path) -> None:
+    """Convert, and print what it took."""
+    from synthehr.connectors.conversion import convert
+    from synthehr.connectors.fhir.reading import FhirOptions
+
+    start = time.perf_counter()
+    convert(path, out=out, fhir=FhirOptions(processes=processes))
+    wall = time.perf_counter() - start
+    own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+    print(
+        json.dumps(
+            {"wall": wall, "cpu": cpu, "megabytes": own.ru_maxrss / 1024, "child_megabytes": others.ru_maxrss / 1024}
+        )
+    )
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("files", nargs="+", type=Path)
+    arguments.add_argument("--out", type=Path, required=True)
+    arguments.add_argument("--alone", type=int, help=argparse.SUPPRESS)
+    arguments.add_argument("--parse", action="store_true", help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.parse:
+        print(statistics.median(parsing(given.files[0]) for _ in range(REPEATS)))
+        return
+    if given.alone is not None:
+        alone(given.files[0], processes=given.alone, out=given.out)
+        return
+    os.environ["POLARS_MAX_THREADS"] = "1"  # before polars is loaded: processor time of one thread
+    rows = []
+    for path in given.files:
+        parsed = parsing_alone(path)
+        read = statistics.median(reading(path) for _ in range(REPEATS))
+        one, two = converting(path, 1), converting(path, 2)
+        rows.append(
+            {
+                "file": path.name,
+                "megabytes": round(path.stat().st_size / 1e6, 1),
+                "parse_cpu_s": round(parsed, 3),
+                "tables_cpu_s": round(read, 3),
+                "tables_over_parse": round(read / parsed, 2),
+                "one_wall_s": round(one["wall"], 2),
+                "two_wall_s": round(two["wall"], 2),
+                "one_over_two": round(one["wall"] / two["wall"], 2),
+                "one_cpu_s": round(one["cpu"], 2),
+                "two_cpu_s": round(two["cpu"], 2),
+                "one_rss_mb": round(one["megabytes"]),
+                "two_rss_mb": round(two["megabytes"]),
+                "two_child_rss_mb": round(two["child_megabytes"]),
+                "cores": os.cpu_count(),
+                "load": round(os.getloadavg()[0], 1),
+            }
+        )
+        print(rows[-1], file=sys.stderr)
+    with given.out.open("w", newline="") as out:
+        table = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""FHIR in and out: views over resources, references, consent, and resources written back."""

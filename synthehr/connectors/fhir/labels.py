@@ -1,0 +1,175 @@
+"""What says of a resource that it is synthetic, or that it is not; and the gate that lets nothing out without it.
+
+In the manner of HL7 Europe's SYNDERAI policy (https://synderai.net, version 1.2): a security label, a tag, a Device
+that generated, and Provenance. Its own tag and address are not claimed, since it speaks of data that no patient's data
+went into; what went in here, and at what epsilon, stands in the Provenance.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha1
+from typing import Any
+
+import orjson
+
+from synthehr.connectors.fhir.calendar import CALENDAR_END
+from synthehr.errors import InternalError
+
+__all__ = ["EXTENSION", "Labels", "Names"]
+
+EXTENSION = "urn:synthehr:"
+_TAGS = "urn:synthehr:tags"
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:synthehr:fhir")
+RECORDED = f"{CALENDAR_END.isoformat()}T23:59:59+00:00"
+_HTEST = b'"security":[{"system":"http://terminology.hl7.org/CodeSystem/v3-ActReason","code":"HTEST"'
+_SYNTHETIC = b'"tag":[{"system":"urn:synthehr:tags","code":"synthetic"'
+
+
+class Names:
+    """Ids made anew: uuid5 of a resource's type and number in a namespace of the run.
+
+    Neither a key nor anything else of a row goes in, so that no id can be tried against a list of known keys.
+    """
+
+    def __init__(self, *, seed: int, release_digest: str | None) -> None:
+        run = uuid.uuid5(_NAMESPACE, f"{seed}:{release_digest or ''}")
+        self._hash = sha1(run.bytes, usedforsecurity=False)
+
+    def __call__(self, kind: str, number: int | str) -> str:
+        """The id of the resource of this type with this number."""
+        hashed = self._hash.copy()
+        hashed.update(f"{kind}/{number}".encode())
+        x = hashed.hexdigest()
+        return f"{x[:8]}-{x[8:12]}-5{x[13:16]}-{'89ab'[int(x[16], 16) & 3]}{x[17:20]}-{x[20:32]}"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one run.
+
+    Attributes:
+        synthetic: whether the rows were drawn from a model. Where not, they are real records, and say so.
+        release_digest: of the release that the cohort was drawn from; None where there is none.
+        epsilon: what was promised to the patients that the release was learned from.
+        delta: its slack.
+        version: of synthehr.
+    """
+
+    synthetic: bool
+    version: str
+    release_digest: str | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """``meta`` of every resource and bundle."""
+        if self.synthetic:
+            return {
+                "security": [
+                    {
+                        "system": "http://terminology.hl7.org/CodeSystem/v3-ActReason",
+                        "code": "HTEST",
+                        "display": "test health data",
+                    }
+                ],
+                "tag": [{"system": _TAGS, "code": "synthetic", "display": "Synthetic: no patient's record"}],
+            }
+        return {
+            "security": [
+                {
+                    "system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality",
+                    "code": "R",
+                    "display": "restricted",
+                }
+            ],
+            "tag": [{"system": _TAGS, "code": "real-records", "display": "Converted from real records: not synthetic"}],
+        }
+
+    @cached_property
+    def _begin(self) -> bytes:
+        return b'"meta":' + orjson.dumps(self.meta)[:-1]
+
+    def check(self, resource: bytes, *, kind: str) -> None:
+        """Refuse a resource, as it will be written, whose label is not where and what it must be.
+
+        Raises:
+            InternalError: a label is missing, or real records are labelled synthetic.
+        """
+        begin = len(kind) + 20  # {"resourceType":"…",
+        meta = resource.find(b'"meta":{', begin, begin + 96)
+        labelled = meta != -1 and resource.startswith(self._begin, meta)
+        claims = _HTEST in self._begin and _SYNTHETIC in self._begin
+        if not labelled or claims != self.synthetic:
+            wanted = "synthetic" if self.synthetic else "real"
+            raise InternalError(f"a {kind} is about to be written without the label that its records are {wanted}")
+
+    def device(self, key: str) -> dict[str, Any]:
+        """The software that made the resources."""
+        what = "Generator of synthetic patient records" if self.synthetic else "Converter of patient records"
+        return {
+            "resourceType": "Device",
+            "id": key,
+            "meta": self.meta,
+            "status": "active",
+            "deviceName": [{"name": "synthehr", "type": "model-name"}],
+            "type": {"text": what},
+            "version": [{"value": self.version}],
+        }
+
+    def practitioner(self, key: str) -> dict[str, Any]:
+        """Who requests what somebody must request: made up, without any detail."""
+        return {"resourceType": "Practitioner", "id": key, "meta": self.meta, "active": True}
+
+    def group(self, key: str, *, patients: int) -> dict[str, Any]:
+        """The patients of the run, counted and not listed."""
+        return {
+            "resourceType": "Group",
+            "id": key,
+            "meta": self.meta,
+            "type": "person",
+            "actual": True,
+            "quantity": patients,
+        }
+
+    def provenance(self, key: str, *, device: str, targets: Sequence[str], file: str | None = None) -> dict[str, Any]:
+        """Where the resources of a file or bundle come from, and at what price to the patients learned from.
+
+        ``recorded`` is the end of the calendar: the time of day would make every run's bytes differ.
+        """
+        told: list[dict[str, Any]] = [{"url": f"{EXTENSION}synthetic", "valueBoolean": self.synthetic}]
+        for name, text in (("release-digest", self.release_digest), ("file", file)):
+            if text is not None:
+                told.append({"url": EXTENSION + name, "valueString": text})
+        for name, number in (("epsilon", self.epsilon), ("delta", self.delta)):
+            if number is not None:
+                told.append({"url": EXTENSION + name, "valueDecimal": number})
+        activity = "CREATE" if self.synthetic else "UPDATE"
+        return {
+            "resourceType": "Provenance",
+            "id": key,
+            "meta": self.meta,
+            "extension": told,
+            "target": [{"reference": target} for target in targets],
+            "recorded": RECORDED,
+            "activity": {
+                "coding": [{"system": "http://terminology.hl7.org/CodeSystem/v3-DataOperation", "code": activity}]
+            },
+            "agent": [
+                {
+                    "type": {
+                        "coding": [
+                            {
+                                "system": "http://terminology.hl7.org/CodeSystem/provenance-participant-type",
+                                "code": "assembler",
+                            }
+                        ]
+                    },
+                    "who": {"reference": device},
+                }
+            ],
+        }
