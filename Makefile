@@ -19,7 +19,7 @@ demo: $(READY)  ## Take a real public cohort through the whole way, into demo/
 	$(BIN)/synthehr demo --out demo
 
 test: $(READY)  ## Run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: $(READY)  ## Lint, types, direction of imports
 	$(BIN)/ruff check .
@@ -30,8 +30,8 @@ check: $(READY)  ## Lint, types, direction of imports
 evidence: $(READY)  ## Run the slow tests
 	$(BIN)/python -m pytest -m slow
 
-bench: $(READY)  ## Fit and score the models on real tables; finished cells are kept
-	$(BIN)/python evaluation/bench/flat.py
+bench: $(READY)  ## Fit and score our models and the peers' on real tables; finished cells are kept
+	$(BIN)/python evaluation/bench/peers.py --envs .bench $(if $(DATA),--data $(DATA))
 
 schemas: $(READY)  ## Write the JSON Schemas of all files anew
 	$(BIN)/python -m synthehr.config_schemas
