@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
     synthetic = release.sample(len(train), seed=0)
     elderly = release.sample(500, seed=0, where="age >= 80 and sex = 'F'")
     assert elderly.root["age"].min() >= 80
-    print(f"{elderly.provenance.match_rate:.1%} of drawn rows are women of 80 and over")
+    print(f"{elderly.provenance.match_rate:.1%} of the model's patients are women of 80 and over")
 
     report = se.evaluate(train=train, holdout=holdout, synthetic=synthetic, suite="ci", release=release)
     report.save(folder / "report")

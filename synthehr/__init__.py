@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from synthehr.cohort import Cohort
+    from synthehr.comparison import baseline
     from synthehr.errors import (
         BudgetExceededError,
         ConfigError,
@@ -40,6 +41,7 @@ __all__ = [
     "Synthesis",
     "SyntheticCohort",
     "__version__",
+    "baseline",
     "evaluate",
     "fit",
     "load_release",
@@ -57,6 +59,7 @@ _HOMES = {
     "Schema": "synthehr.schema.model",
     "SyntheticCohort": "synthehr.release",
     "Synthesis": "synthehr.outputs",
+    "baseline": "synthehr.comparison",
     "evaluate": "synthehr.pipeline",
     "fit": "synthehr.pipeline",
     "load_release": "synthehr.pipeline",

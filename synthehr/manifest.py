@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from synthehr.encoding.records import ColumnRecord
 from synthehr.models.base import GeneratorShape
+from synthehr.models.drawing import Method
 from synthehr.privacy.accountant import EpsilonDelta, Gaussian, PoissonSampledGaussian
 from synthehr.privacy.budget import NEIGHBOURS, UNIT
 
@@ -58,20 +59,52 @@ class Manifest(_Record):
     digests: dict[str, str] = Field(default_factory=dict, description="SHA-256 of the other files.")
 
 
+class GroupRecord(_Record):
+    """A group of a balanced cohort."""
+
+    value: str | bool
+    patients: int
+    model_share: float = Field(description="Its share among the groups as the model has it, given --where.")
+
+
+class BalanceRecord(_Record):
+    """How a cohort was balanced."""
+
+    column: str
+    groups: tuple[GroupRecord, ...]
+    left_out: dict[str, str] = Field(description="Values that were not drawn, and why. Missing ones never are.")
+
+
+class DrawingRecord(_Record):
+    """How rows came about, which changes none of the shares."""
+
+    method: Method = Field(description="direct: drawn inside --where; rejection: drawn until they met it.")
+    parts: int = Field(description="Parts of the model that were weighed to draw directly; 0 where none were.")
+    most_of_one: int = Field(description="Patients that came of one part, at most.")
+
+
 class Provenance(_Record):
     """Contents of ``PROVENANCE.json`` beside a synthetic cohort."""
 
     synthetic: Literal[True] = True
     label: str = "Synthetic records. No row belongs to a patient."
-    release_digest: str
-    epsilon: float
-    delta: float
+    release_digest: str | None = Field(description="Null for a baseline, of which there is no release.")
+    epsilon: float | None
+    delta: float | None
     unit: str
     private: bool
     why_not: str | None = None
     patients: int
     seed: int
     where: tuple[str, ...]
-    match_rate: float | None = Field(description="Share of drawn rows that met --where; null without it.")
-    rule_rate: float | None = Field(description="Share of drawn rows that met the declared rules; null without.")
+    match_rate: float | None = Field(
+        description="Share of the model's patients that meet --where, and are of a group that was drawn where the "
+        "cohort is balanced; null without --where."
+    )
+    rule_rate: float | None = Field(
+        description="Share of the rows that met --where which met the declared rules too; null without rules."
+    )
+    drawing: DrawingRecord | None = None
+    balance: BalanceRecord | None = None
+    shares: str = Field(default="Shares are the model's.", description="Whose shares the cohort shows.")
     versions: dict[str, str]

@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, Unpack
 
 from synthehr.cohort import Cohort
-from synthehr.connectors.files import write_tables
+from synthehr.connectors.files import TableWriter, write_tables
 from synthehr.connectors.folders import check_new, new_folder, withhold
-from synthehr.connectors.records import Records, SchemaSource, read
+from synthehr.connectors.records import Records, SchemaSource, read, schema_of
 from synthehr.errors import BudgetExceededError, ConfigError, DataError
-from synthehr.pipeline import DELTA, OnCheck, OnFit, check_count, check_fit_options, evaluate, fit, sample
+from synthehr.pipeline import (
+    DELTA,
+    OnCheck,
+    OnFit,
+    check_count,
+    check_fit_options,
+    check_seed,
+    evaluate,
+    fit,
+    load_release,
+)
 from synthehr.privacy.paying import LedgerOptions
 from synthehr.privacy.policy import load_policy
 from synthehr.randomness import fresh_seed
@@ -23,11 +33,22 @@ from synthehr.schema.model import Schema
 
 if TYPE_CHECKING:
     from synthehr.evaluation.suite import Suite
+    from synthehr.manifest import Provenance
     from synthehr.models.checkpoint import Checkpoint
     from synthehr.release import Release, SyntheticCohort
     from synthehr.reporting.report import Report
 
-__all__ = ["Synthesis", "new_folder", "save_evaluation", "save_fit", "save_sample", "synthesize"]
+__all__ = [
+    "Synthesis",
+    "check_share",
+    "new_folder",
+    "save_evaluation",
+    "save_fit",
+    "save_sample",
+    "synthesize",
+    "write_split",
+    "write_synthetic",
+]
 
 HOLDOUT = 0.2
 POLICY = "standard"
@@ -57,7 +78,7 @@ class FitOptions(LedgerOptions):
 def save_fit(
     source: Records,
     *,
-    schema: SchemaSource,
+    schema: SchemaSource | None = None,
     out: str | Path,
     holdout: float | None = None,
     split_out: str | Path | None = None,
@@ -87,6 +108,7 @@ def save_fit(
     """
     from synthehr.models.checkpoint import Checkpoint
 
+    schema = schema_of(source, schema)
     lies = Path(out).absolute()
     lies = lies.with_name(f"{lies.name}.checkpoint")
     if not resume:
@@ -95,7 +117,7 @@ def save_fit(
     if (holdout is None) != (split_out is None):
         raise ConfigError("--holdout and --split-out go together: the holdout is needed by the evaluation")
     if holdout is not None:
-        _check_share(holdout)
+        check_share(holdout)
     fixed = _fixed(options, schema=schema, holdout=holdout, seed=seed)
     if resume and lies.is_dir() and Path(out).exists():
         return _already_saved(lies, options=fixed, out=out)
@@ -198,7 +220,7 @@ def _train_part(
     if not target.is_dir():
         seed = int(kept.options["seed"])
         with new_folder(target, private=True) as folder:
-            _write_split(folder, *read(source, schema=schema).split(holdout=holdout, seed=seed))
+            write_split(folder, *read(source, schema=schema).split(holdout=holdout, seed=seed))
         kept.put(made=[str(target.absolute())])
     return read(target / "train", schema=schema)
 
@@ -211,18 +233,30 @@ def save_sample(
     format: str = "parquet",
     seed: int | None = None,
     where: str | Sequence[str] = (),
+    balance: str | None = None,
     allow_insecure: bool = False,
-) -> SyntheticCohort:
+) -> Provenance:
     """Draw a synthetic cohort and write it with ``PROVENANCE.json`` into the new folder ``out``.
+
+    Patients are written as they are drawn: memory does not grow with ``n``.
+
+    Returns:
+        what ``PROVENANCE.json`` says.
 
     Raises:
         ConfigError: a setting is outside what it may be, or ``out`` exists or cannot be written.
-        DataError: the release is broken, or next to no patient meets the conditions.
+        DataError: the release is broken, or no patient or next to none meets the conditions.
     """
+    check_count(n)
+    check_seed(seed)
     with new_folder(out) as folder:
-        cohort = sample(release, n, seed=seed, where=where, allow_insecure=allow_insecure)
-        _write_synthetic(folder, cohort, format=format)
-    return cohort
+        opened = load_release(release) if isinstance(release, str | Path) else release
+        with TableWriter(folder, opened.schema.subject, format=format) as writer:
+            provenance = opened.sample_to(
+                writer.write, n, seed=seed, where=where, balance=balance, allow_insecure=allow_insecure
+            )
+        _write_provenance(folder, provenance)
+    return provenance
 
 
 def save_evaluation(
@@ -256,7 +290,7 @@ def save_evaluation(
 def synthesize(
     source: Records,
     *,
-    schema: SchemaSource,
+    schema: SchemaSource | None = None,
     out: str | Path,
     holdout: float = HOLDOUT,
     n: int | None = None,
@@ -289,20 +323,21 @@ def synthesize(
         DataError: the records are missing, unreadable or break the schema; or the ledger was tampered with.
         BudgetExceededError: the policy, the rule on delta or the ledger refuses.
     """
+    schema = schema_of(source, schema)
     _check(options, seed=seed, schema=schema)
-    _check_share(holdout)
+    check_share(holdout)
     if n is not None:
         check_count(n)
     gates = _gates(suite, policy=options.get("policy", POLICY))
     with new_folder(out) as folder:
         cohort = read(source, schema=schema)
         train, kept = cohort.split(holdout=holdout, seed=seed)
-        _write_split(folder / "split", train, kept)
+        write_split(folder / "split", train, kept)
         release = fit(train, seed=seed, **options)
         release.save(folder / "release")
         synthetic = release.sample(max(1, release.manifest.patients_bought) if n is None else n, seed=seed)
         (folder / "synthetic").mkdir()
-        _write_synthetic(folder / "synthetic", synthetic, format=format)
+        write_synthetic(folder / "synthetic", synthetic, format=format)
         report = evaluate(
             train=train, holdout=kept, synthetic=synthetic, suite=gates, release=release, on_progress=on_check
         )
@@ -346,19 +381,25 @@ def _check(options: FitOptions, *, seed: int | None, schema: SchemaSource, resum
     )
 
 
-def _write_split(folder: Path, train: Cohort[Schema], holdout: Cohort[Schema]) -> None:
+def write_split(folder: Path, train: Cohort[Schema], holdout: Cohort[Schema]) -> None:
+    """Write the real train and holdout parts into an existing folder, and withhold it from all but its owner."""
     for name, part in (("train", train), ("holdout", holdout)):
         (folder / name).mkdir(parents=True)
         write_tables(part, folder / name, format="parquet")
     withhold(folder)
 
 
-def _write_synthetic(folder: Path, cohort: SyntheticCohort, *, format: str) -> None:
+def write_synthetic(folder: Path, cohort: SyntheticCohort, *, format: str) -> None:
+    """Write a synthetic cohort and its provenance into an existing folder."""
     write_tables(cohort, folder, format=format)
-    text = cohort.provenance.model_dump_json(indent=2)
-    (folder / "PROVENANCE.json").write_text(text + "\n", encoding="utf-8")
+    _write_provenance(folder, cohort.provenance)
 
 
-def _check_share(holdout: float) -> None:
+def _write_provenance(folder: Path, provenance: Provenance) -> None:
+    (folder / "PROVENANCE.json").write_text(provenance.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def check_share(holdout: float) -> None:
+    """Refuse a share of patients to set aside that is none or all of them."""
     if not 0.0 < holdout < 1.0:
         raise ConfigError(f"holdout must lie strictly between 0 and 1, not {holdout}")

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from synthehr.cohort import Cohort
-from synthehr.connectors.files import TableFiles
-from synthehr.connectors.records import Records, SchemaSource, read
+from synthehr.connectors.records import Records, SchemaSource, read, read_raw, schema_of
 from synthehr.errors import ConfigError
 from synthehr.privacy.accountant import Account
 from synthehr.privacy.budget import Budget
@@ -46,15 +45,15 @@ OnFit: TypeAlias = "Callable[[Progress], None]"
 OnCheck: TypeAlias = Callable[[str, int, int], None]
 
 
-def check_schema(source: str | Path, *, schema: SchemaSource) -> tuple[Expectation, ...]:
+def check_schema(source: str | Path, *, schema: SchemaSource | None = None) -> tuple[Expectation, ...]:
     """Try every rule of the schema on the records, with Great Expectations.
 
     Raises:
         SchemaError: the schema breaks a rule of the schema language.
         DataError: the records cannot be read as tables at all.
     """
-    declared = load_schema(schema)
-    return check_tables(TableFiles().tables(source, schema=declared), schema=declared)
+    declared = schema_of(source, schema)
+    return check_tables(read_raw(source, schema=declared), schema=declared)
 
 
 def check_fit_options(
@@ -81,7 +80,13 @@ def check_fit_options(
     check_seed(seed)
     from synthehr.encoding.codec import declared_rows
     from synthehr.models.base import MODELS
+    from synthehr.models.baselines import BASELINES
 
+    if model in BASELINES:
+        raise ConfigError(
+            f"model {model!r} learns without privacy and keeps rows of patients, so there is no release of it: "
+            f"synthesize --model {model} --allow-insecure (in Python synthehr.baseline) makes a cohort to compare with"
+        )
     if model not in MODELS:
         raise ConfigError(f"model {model!r} is unknown: choose one of {', '.join(MODELS)}")
     declared = declared_rows(load_schema(schema)) if schema is not None else {}
@@ -109,7 +114,7 @@ def fit(
         cohort: the real patients to learn from.
         epsilon: the promise asked for; smaller protects more.
         delta: its slack.
-        model: ``dp-ctgan``, ``marginal`` or ``auto``.
+        model: ``dp-ctgan``, ``dp-tvae``, ``marginal`` or ``auto``.
         policy: name or YAML file of a release profile.
         seed: moves initial weights alone, never the noise: two fits with one seed differ.
         device: ``auto``, ``cpu`` or a torch device.
@@ -186,18 +191,19 @@ def sample(
     *,
     seed: int | None = None,
     where: str | Sequence[str] = (),
+    balance: str | None = None,
     allow_insecure: bool = False,
 ) -> SyntheticCohort:
-    """Draw a synthetic cohort of ``n`` patients from a release.
+    """Draw a synthetic cohort of ``n`` patients from a release, see :meth:`synthehr.release.Release.sample`.
 
     Raises:
         ConfigError: a setting is outside what it may be, or the release is stamped not private.
-        DataError: the release is broken, or next to no patient meets the conditions.
+        DataError: the release is broken, or no patient or next to none meets the conditions.
     """
     check_count(n)
     check_seed(seed)
     opened = load_release(release) if isinstance(release, str | Path) else release
-    return opened.sample(n, seed=seed, where=where, allow_insecure=allow_insecure)
+    return opened.sample(n, seed=seed, where=where, balance=balance, allow_insecure=allow_insecure)
 
 
 def evaluate(
@@ -234,6 +240,7 @@ def evaluate(
     check_seed(seed)
     from synthehr.evaluation.demands import hold_to_policy
     from synthehr.evaluation.suite import load_suite, run_suite
+    from synthehr.release import SyntheticCohort
     from synthehr.reporting.report import PrivacyClaim, Report
 
     gates = load_suite(suite)
@@ -260,6 +267,8 @@ def evaluate(
             audit_required=privacy.audit_required,
             audited=None,
         )
+    elif isinstance(synthetic, SyntheticCohort) and not synthetic.provenance.private:
+        claim = PrivacyClaim(private=False, why_not=synthetic.provenance.why_not)
     return Report(result, privacy=claim, provenance=_provenance(opened, synthetic, suite=gates.suite, seed=seed))
 
 

@@ -18,18 +18,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
 from synthehr.cohort import Cohort
-from synthehr.encoding.codec import decode
 from synthehr.encoding.domain import ColumnDomain
 from synthehr.encoding.records import column_of, record_of
 from synthehr.errors import ConfigError, DataError, SchemaError
-from synthehr.manifest import Manifest, ModelRecord, PrivacyRecord, Provenance
-from synthehr.models.base import Trained, load_generator, sample_codes
-from synthehr.randomness import fresh_seed, seeded
+from synthehr.manifest import (
+    BalanceRecord,
+    DrawingRecord,
+    GroupRecord,
+    Manifest,
+    ModelRecord,
+    PrivacyRecord,
+    Provenance,
+)
+from synthehr.models.base import Trained, load_generator
+from synthehr.models.drawing import Drawing
+from synthehr.randomness import fresh_seed
 from synthehr.schema.files import dump_schema, load_schema
 from synthehr.schema.model import IdColumn, Schema
 from synthehr.schema.rules import Rule
@@ -40,9 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["Manifest", "Provenance", "Release", "SyntheticCohort"]
 
 _PACKAGES = ("torch", "opacus", "opendp", "dp-accounting", "numpy", "polars")
-_ROUND = 32768
-_HOPE = 16
-_PATIENCE = 200
 
 
 class SyntheticCohort(Cohort[Schema]):
@@ -183,20 +187,52 @@ class Release:
         *,
         seed: int | None = None,
         where: str | Sequence[str] = (),
+        balance: str | None = None,
         allow_insecure: bool = False,
     ) -> SyntheticCohort:
         """A synthetic cohort of ``n`` patients; no private row is at hand, so it costs nothing.
 
         Args:
             n: number of patients.
-            seed: same release, seed and n give the same cohort.
-            where: conditions that every patient meets, for example ``age >= 65 and sex = 'female'``. Rows are
-                drawn until enough meet them; the share that did is in the provenance.
+            seed: same release, arguments and seed give the same cohort.
+            where: conditions that every patient meets, for example ``age >= 65 and sex = 'female'``. The other
+                columns are distributed as the model has them in such patients. Where the model can be held to a
+                condition, rows are drawn inside it, else until enough meet it; the provenance tells which.
+            balance: a category, code or boolean column whose values get even shares, within ``where``: rare ones are
+                boosted. Patients who miss it are left out, and so are values that ``where`` or the model leaves
+                no room for.
             allow_insecure: sample even though the release is stamped not private.
 
         Raises:
-            ConfigError: n is below 1, a condition is no condition, or the release is stamped not private.
-            DataError: the condition or the rules are met so rarely that no cohort can be made.
+            ConfigError: n is below 1, a condition is no condition, the column cannot be balanced, or the release is
+                stamped not private.
+            DataError: the conditions or the rules cannot be met, or so rarely that no cohort can be made.
+        """
+        parts: list[pl.DataFrame] = []
+        provenance = self.sample_to(
+            parts.append, n, seed=seed, where=where, balance=balance, allow_insecure=allow_insecure
+        )
+        return SyntheticCohort({self.schema.subject: pl.concat(parts)}, schema=self.schema, provenance=provenance)
+
+    def sample_to(
+        self,
+        write: Callable[[pl.DataFrame], object],
+        n: int,
+        *,
+        seed: int | None = None,
+        where: str | Sequence[str] = (),
+        balance: str | None = None,
+        allow_insecure: bool = False,
+    ) -> Provenance:
+        """Draw the same patients as :meth:`sample`, but hand them over part by part, in memory that is flat in ``n``.
+
+        Args:
+            write: called with each part of the subject's table, in order.
+            n: see :meth:`sample`.
+            seed: see :meth:`sample`.
+            where: see :meth:`sample`.
+            balance: see :meth:`sample`.
+            allow_insecure: see :meth:`sample`.
         """
         if n < 1:
             raise ConfigError(f"the number of patients must be at least 1, not {n}")
@@ -206,24 +242,21 @@ class Release:
                 "sample it only for tests, with --allow-insecure"
             )
         seed = fresh_seed() if seed is None else seed
-        conditions = self._conditions(where)
-        frame, match_rate, rule_rate = self._draw(n, seeded(seed, 2), conditions)
-        privacy = self.manifest.privacy
-        provenance = Provenance(
-            release_digest=self.digest,
-            epsilon=privacy.epsilon,
-            delta=privacy.delta,
-            unit=privacy.unit,
-            private=privacy.private,
-            why_not=privacy.why_not,
-            patients=n,
+        drawing = Drawing(
+            load_generator(self.domain, self.manifest.model.generator, self._tensors()),
+            self.domain,
+            self.schema.root,
+            rules=self.schema.parsed_rules,
+            conditions=self._conditions(where),
+            balance=balance,
+            rows=n,
             seed=seed,
-            where=tuple(rule.text for rule in conditions),
-            match_rate=match_rate,
-            rule_rate=rule_rate,
-            versions={"synthehr": version("synthehr")},
         )
-        return SyntheticCohort({self.schema.subject: frame}, schema=self.schema, provenance=provenance)
+        done = 0
+        for frame in drawing.frames():
+            write(self._with_keys(frame, done=done, of=n))
+            done += frame.height
+        return self._provenance(drawing, n, seed=seed, balance=balance)
 
     def _conditions(self, where: str | Sequence[str]) -> tuple[Rule, ...]:
         texts = (where,) if isinstance(where, str) else tuple(where)
@@ -232,39 +265,45 @@ class Release:
         except ValueError as error:
             raise ConfigError(str(error).replace("rule ", "--where ", 1)) from error
 
-    def _draw(
-        self, n: int, draws: np.random.Generator, conditions: Sequence[Rule]
-    ) -> tuple[pl.DataFrame, float | None, float | None]:
-        generator = load_generator(self.domain, self.manifest.model.generator, self._tensors())
-        rules = self.schema.parsed_rules
-        kept: list[pl.DataFrame] = []
-        drawn = lawful = matched = 0
-        while matched < n:
-            rounds = drawn // _ROUND
-            if (rounds >= _HOPE and not matched) or (rounds >= _PATIENCE and matched * _PATIENCE < n):
-                raise DataError(
-                    f"of {drawn} rows drawn only {matched} met the rules and --where: "
-                    "the condition is next to impossible in this release; loosen it"
-                )
-            rows = _ROUND if conditions or rules else n - drawn
-            codes = sample_codes(generator, self.domain, rows=rows, draws=draws)
-            frame = decode(codes, domain=self.domain, table=self.schema.root, generator=draws)
-            drawn += frame.height
-            frame = _meeting(frame, rules)
-            lawful += frame.height
-            frame = _meeting(frame, conditions)
-            matched += frame.height
-            kept.append(frame)
-        frame = self._with_keys(pl.concat(kept).head(n))
-        return frame, matched / lawful if conditions else None, lawful / drawn if rules else None
+    def _provenance(self, drawing: Drawing, n: int, *, seed: int, balance: str | None) -> Provenance:
+        privacy = self.manifest.privacy
+        balanced = None
+        if balance is not None:
+            balanced = BalanceRecord(
+                column=balance,
+                groups=tuple(
+                    GroupRecord(value=g.value, patients=g.patients, model_share=g.model_share) for g in drawing.groups
+                ),
+                left_out={str(value): why for value, why in drawing.left_out.items()},
+            )
+        return Provenance(
+            release_digest=self.digest,
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            unit=privacy.unit,
+            private=privacy.private,
+            why_not=privacy.why_not,
+            patients=n,
+            seed=seed,
+            where=tuple(rule.text for rule in drawing.conditions),
+            match_rate=drawing.match_rate,
+            rule_rate=drawing.rule_rate,
+            drawing=DrawingRecord(method=drawing.method, parts=drawing.parts, most_of_one=drawing.most_of_one),
+            balance=balanced,
+            shares=_whose_shares(where=bool(drawing.conditions), balance=balance),
+            versions={"synthehr": version("synthehr")},
+        )
 
-    def _with_keys(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The table in its declared order, with new keys where it has any."""
-        width = max(7, math.ceil(math.log10(frame.height + 1)))
-        key = pl.Series([f"S{at:0{width}d}" for at in range(1, frame.height + 1)], dtype=pl.String)
+    def _with_keys(self, frame: pl.DataFrame, *, done: int, of: int) -> pl.DataFrame:
+        """The table in its declared order, with new keys where it has any; ``done`` rows of ``of`` came before."""
+        declared = self.schema.root.columns
+        if not any(isinstance(column, IdColumn) for column in declared.values()):
+            return frame
+        width = max(7, math.ceil(math.log10(of + 1)))
+        key = "S" + pl.int_range(done + 1, done + frame.height + 1, eager=True).cast(pl.String).str.zfill(width)
         columns = [
             key.alias(name) if isinstance(column, IdColumn) else frame[name]
-            for name, column in self.schema.root.columns.items()
+            for name, column in declared.items()
             if isinstance(column, IdColumn) or name in frame.columns
         ]
         return pl.DataFrame(columns)
@@ -284,10 +323,10 @@ class Release:
             raise DataError("weights.safetensors of the release cannot be read") from error
 
 
-def _meeting(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
-    for rule in rules:
-        frame = frame.filter(rule.holds(frame))
-    return frame
+def _whose_shares(*, where: bool, balance: str | None) -> str:
+    if balance is not None:
+        return f"Values of {balance!r} have even shares by request: neither they nor what follows them are the model's."
+    return "Shares are the model's among patients who meet the conditions." if where else "Shares are the model's."
 
 
 def _read(folder: Path, name: str) -> bytes:

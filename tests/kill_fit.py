@@ -1,8 +1,8 @@
 """Kill whole fits that pay from a ledger, at random moments, go on with them, and compare what they leave.
 
-``python tests/kill_fit.py --kills 100 --seed 0`` forks small real fits of dp-ctgan, one after another, on one ledger,
-sends each SIGKILL at a random moment, and goes on with it until it ends, killing it again now and then. A fit notes,
-with fsync, each event before it touches rows for it.
+``python tests/kill_fit.py --kills 100 --seed 0`` forks small real fits of dp-ctgan (``--model dp-tvae``: of that one),
+one after another, on one ledger, sends each SIGKILL at a random moment, and goes on with it until it ends, killing it
+again now and then. A fit notes, with fsync, each event before it touches rows for it.
 
 After each kill: ``verify`` passes; what was touched is spent or reserved in full, and stands in the checkpoint as begun
 or counted; no release stands that was not settled, and what stands is whole. At the end of each fit: one reservation,
@@ -36,9 +36,11 @@ from safetensors import safe_open
 import synthehr.models.checkpoint as checkpoint
 import synthehr.models.training as training
 from synthehr.errors import DataError
+from synthehr.models.base import GeneratorShape
 from synthehr.models.ctgan import CriticSettings
 from synthehr.models.marginals import FitSettings
 from synthehr.models.planning import TrainingSettings, plan_fit
+from synthehr.models.tvae import VariationalSettings
 from synthehr.outputs import save_fit
 from synthehr.privacy.accountant import Account, Event
 from synthehr.privacy.budget import Budget
@@ -54,8 +56,10 @@ DELTA = 1e-6
 BEFOREHAND = (dp_accounting.pld.privacy_loss_distribution, opendp.prelude, safetensors.torch, datasheet)
 SETTINGS = TrainingSettings(
     bins=8,
-    fit=FitSettings(steps=30, batch=50),
+    shape=GeneratorShape(components=100, latent=8, hidden=16),
+    fit=FitSettings(steps=30),
     critic=CriticSettings(steps=60, critic_steps=2, hidden=8, expected_batch=64, block=4),
+    variational=VariationalSettings(steps=120, hidden=8, expected_batch=64, block=4),
 )
 SCHEMA = {
     "synthehr": 1,
@@ -72,7 +76,7 @@ SCHEMA = {
 }
 
 
-def fit(folder: Path, name: str, *, resume: bool) -> None:
+def fit(folder: Path, name: str, *, model: str, resume: bool) -> None:
     """One small fit, which notes each touch before it happens."""
     torch.set_num_threads(1)
     spend = Account.spend
@@ -106,7 +110,7 @@ def fit(folder: Path, name: str, *, resume: bool) -> None:
         epsilon=EPSILON,
         delta=DELTA,
         policy="exploratory",
-        model="dp-ctgan",
+        model=model,
         ledger=folder / "ledger",
         by="x",
         why=name,
@@ -114,13 +118,13 @@ def fit(folder: Path, name: str, *, resume: bool) -> None:
     )
 
 
-def forked(folder: Path, name: str, *, resume: bool) -> int:
+def forked(folder: Path, name: str, *, model: str, resume: bool) -> int:
     """Fork a fit and give its process number."""
     child = os.fork()
     if child:
         return child
     try:
-        fit(folder, name, resume=resume)
+        fit(folder, name, model=model, resume=resume)
     except BaseException as error:  # noqa: BLE001 - told by the exit code
         os.write(2, f"fit: {type(error).__name__}: {error}\n".encode())
         os._exit(70)
@@ -141,7 +145,7 @@ def stage_of(event: str) -> str:
     return STAGE_OF.get(event, event)
 
 
-def compare(folder: Path, name: str) -> str:
+def compare(folder: Path, name: str, *, model: str) -> str:
     """Hold ledger and checkpoint against what this fit left; how far it had come.
 
     Raises:
@@ -164,7 +168,9 @@ def compare(folder: Path, name: str) -> str:
     if counts:
         begun, rounds = held(folder / f"{name}.checkpoint")
         assert set(counts) <= begun, f"touched for {set(counts) - begun} before it was written down"
-        assert counts["gradients"] <= rounds * SETTINGS.critic.critic_steps, "a gradient was taken and not counted"
+        settings = SETTINGS.gradients_of(model)
+        assert settings is not None
+        assert counts["gradients"] <= rounds * settings.gradients, "a gradient was taken and not counted"
     if settled:
         return "settled"
     if counts:
@@ -186,13 +192,13 @@ def held(path: Path) -> tuple[set[str], int]:
     return set(state.get("begun", [])), int(state.get("rounds", 0))
 
 
-def check_the_end(folder: Path, name: str) -> None:
+def check_the_end(folder: Path, name: str, *, model: str) -> None:
     """The release of a fit that ended, after however many kills, is that of one that was never killed.
 
     Raises:
         AssertionError: it is not.
     """
-    assert compare(folder, name) == "saved"
+    assert compare(folder, name, model=model) == "saved"
     release = Release.load(folder / name)
     policy = load_policy("exploratory")
     share = policy.shares.count * EPSILON
@@ -201,7 +207,7 @@ def check_the_end(folder: Path, name: str) -> None:
         budget=Budget(epsilon=EPSILON - share, delta=DELTA),
         policy=policy,
         patients_bought=release.manifest.patients_bought,
-        critic=SETTINGS.critic,
+        gradients=SETTINGS.gradients_of(model),
     )
     assert plan.gradients is not None
     wanted = counted(plan.events)
@@ -218,7 +224,7 @@ def counted(events: Sequence[Event]) -> Counter[Event]:
     return total
 
 
-def main(kills: int, seed: int) -> int:
+def main(kills: int, seed: int, *, model: str) -> int:
     draws = random.Random(seed)
     begun = time.monotonic()
     reached: Counter[str] = Counter()
@@ -230,28 +236,29 @@ def main(kills: int, seed: int) -> int:
         total = Budget(epsilon=EPSILON * (kills + 1), delta=1e-2)
         Ledger.open(folder / "ledger", population="p", budget=total, by="x", why="kill test")
         start = time.monotonic()
-        status = os.waitpid(forked(folder, "whole", resume=False), 0)[1]
+        status = os.waitpid(forked(folder, "whole", model=model, resume=False), 0)[1]
         longest = time.monotonic() - start
         assert status == 0, "the fit that is not killed fails"
-        check_the_end(folder, "whole")
+        check_the_end(folder, "whole", model=model)
         while done < kills:
             fits += 1
             fit_name, ended = f"fit {fits}", False
             while not ended:
-                child = forked(folder, fit_name, resume=(folder / f"{fit_name}.checkpoint").exists())
+                resume = (folder / f"{fit_name}.checkpoint").exists()
+                child = forked(folder, fit_name, model=model, resume=resume)
                 if done < kills and draws.random() < 0.75:
                     done += 1
                     time.sleep(longest * 1.1 * draws.random())
                     os.kill(child, signal.SIGKILL)
                     status = os.waitpid(child, 0)[1]
                     assert os.WIFSIGNALED(status) or status == 0, "a fit failed"
-                    reached[compare(folder, fit_name)] += 1
+                    reached[compare(folder, fit_name, model=model)] += 1
                 else:
                     assert os.waitpid(child, 0)[1] == 0, "a fit that goes on fails"
                 ended = (folder / fit_name).exists() and not (folder / f"{fit_name}.checkpoint").exists()
-            check_the_end(folder, fit_name)
+            check_the_end(folder, fit_name, model=model)
     where = ", ".join(f"{times} {stage}" for stage, times in reached.most_common())
-    sys.stdout.write(f"{done} kills of {fits} fits ({where}), {time.monotonic() - begun:.0f} s: all hold\n")
+    sys.stdout.write(f"{done} kills of {fits} fits of {model} ({where}), {time.monotonic() - begun:.0f} s: all hold\n")
     return 0
 
 
@@ -259,10 +266,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--model", choices=["dp-ctgan", "dp-tvae"], default="dp-ctgan")
     options = parser.parse_args()
     chosen = secrets.randbits(32) if options.seed is None else options.seed
     try:
-        sys.exit(main(options.kills, chosen))
+        sys.exit(main(options.kills, chosen, model=options.model))
     except (AssertionError, DataError) as broken:
         sys.stdout.write(f"seed {chosen}: {broken}\n")
         sys.exit(1)

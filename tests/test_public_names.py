@@ -12,11 +12,13 @@ import pytest
 import synthehr
 
 HEAVY = ("torch", "opacus", "pandas", "polars", "numpy", "scipy", "sklearn", "matplotlib", "great_expectations")
+BUSINESS_SOURCE = ("sdv", "ctgan", "rdt", "copulas", "deepecho", "sdmetrics")
 
 
 def loaded_after(code: str) -> set[str]:
     """Which heavy packages a new Python process has loaded after running ``code``."""
-    tell = f"import sys\n{code}\nprint('loaded:', *sorted(set({HEAVY!r}) & set(sys.modules)))"
+    watched = HEAVY + BUSINESS_SOURCE
+    tell = f"import sys\n{code}\nprint('loaded:', *sorted(set({watched!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", tell], capture_output=True, text=True, check=True)
     return set(done.stdout.rsplit("loaded:", 1)[1].split())
 
@@ -51,3 +53,8 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_reading_and_checking_records_load_no_torch() -> None:
     assert "torch" not in loaded_after("import synthehr.pipeline")
+
+
+def test_the_synthesizers_for_sdv_and_the_baselines_load_no_sdv_before_they_need_it() -> None:
+    loaded = loaded_after("import synthehr.sdv, synthehr.comparison, synthehr.schema.sdv, synthehr.cli.synthesize")
+    assert not loaded & set(BUSINESS_SOURCE)

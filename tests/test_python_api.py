@@ -36,7 +36,7 @@ ROWS = pl.DataFrame(
 )
 
 
-QUICK = training.TrainingSettings(bins=8, fit=FitSettings(steps=20, batch=100))
+QUICK = training.TrainingSettings(bins=8, fit=FitSettings(steps=20))
 
 
 @pytest.fixture(autouse=True)

@@ -62,7 +62,7 @@ def whole_fit(epsilon: float, delta: float, patients: int, *, critic_rounds: int
         budget=Budget(epsilon=epsilon - share, delta=delta),
         policy=policy,
         patients_bought=patients,
-        critic=None if critic_rounds is None else CriticSettings(steps=critic_rounds),
+        gradients=None if critic_rounds is None else CriticSettings(steps=critic_rounds),
     )
     return [{**promise(share, 0.0), "stage": "count"}, *(event.model_dump() for event in plan.events)]
 

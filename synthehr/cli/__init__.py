@@ -22,6 +22,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "demo": "Take a real public cohort through the whole way.",
     "schema": "Check records against a schema.",
+    "convert": "Turn records of one form into another, FHIR into tables.",
     "fit": "Learn a differentially private release from records.",
     "sample": "Draw synthetic patients from a release.",
     "evaluate": "Measure a synthetic cohort beside the real ones, and decide.",

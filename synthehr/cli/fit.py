@@ -14,7 +14,7 @@ __all__ = ["command"]
 
 @click.command("fit")
 @click.argument("source", type=click.Path(path_type=Path))
-@schema_option()
+@schema_option(required=False)
 @fit_options
 @ledger_options
 @click.option("--holdout", type=float, help="Share of patients set aside for the evaluation; needs --split-out.")
@@ -29,7 +29,7 @@ __all__ = ["command"]
 def command(
     *,
     source: Path,
-    schema: Path,
+    schema: Path | None,
     epsilon: float,
     delta: float,
     model: str,
@@ -49,7 +49,8 @@ def command(
 ) -> int:
     """Learn a release from the records in SOURCE, differentially private for each patient.
 
-    SOURCE is a CSV, TSV or Parquet file, or a folder with one file for each table.
+    SOURCE is a CSV, TSV or Parquet file, a folder with one file for each table, or FHIR (which needs no --schema):
+    a bundle, NDJSON, a folder of them, or fhir+https://server/base.
     """
     from synthehr.cli.ledger import left_in
     from synthehr.outputs import save_fit

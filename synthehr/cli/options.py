@@ -9,6 +9,7 @@ from typing import TypeVar
 import click
 
 __all__ = [
+    "BASELINES",
     "FORMATS",
     "MODELS",
     "fit_options",
@@ -19,7 +20,8 @@ __all__ = [
     "suite_option",
 ]
 
-MODELS = ("auto", "dp-ctgan", "marginal")
+MODELS = ("auto", "dp-ctgan", "dp-tvae", "marginal")
+BASELINES = ("ctgan", "tvae")
 NOISES = ("system", "cryptographic")
 FORMATS = ("parquet", "csv")
 
@@ -29,7 +31,10 @@ F = TypeVar("F", bound=Callable[..., object])
 def schema_option(*, required: bool = True) -> Callable[[F], F]:
     """``--schema``."""
     return click.option(
-        "--schema", type=click.Path(path_type=Path), required=required, help="The schema.yaml of the records."
+        "--schema",
+        type=click.Path(path_type=Path),
+        required=required,
+        help="The schema.yaml of the records; FHIR needs none.",
     )
 
 
@@ -63,12 +68,22 @@ def suite_option(*, default: str | None, shown: str | bool = True) -> Callable[[
     )
 
 
-def fit_options(command: F) -> F:
-    """The promise and how it is spent."""
+class _Models(click.Choice[str]):
+    """Names of models. A baseline passes where it is no choice too: the fit itself tells why it refuses it."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name, if there is such a model."""
+        return value if value in BASELINES else super().convert(value, param, ctx)
+
+
+def fit_options(command: F, *, baselines: bool = False) -> F:
+    """The promise and how it is spent; with ``baselines`` there may be none."""
+    models = _Models((*MODELS, *BASELINES) if baselines else MODELS)
+    but = " Needed by all models but ctgan and tvae, which promise nothing." if baselines else ""
     options: tuple[Callable[[F], F], ...] = (
-        click.option("--epsilon", type=float, required=True, help="The promise; smaller protects more."),
+        click.option("--epsilon", type=float, required=not baselines, help=f"The promise; smaller protects more.{but}"),
         click.option("--delta", type=float, default=1e-6, show_default=True, help="Slack of the promise."),
-        click.option("--model", type=click.Choice(MODELS), default="auto", show_default=True, help="What is fitted."),
+        click.option("--model", type=models, default="auto", show_default=True, help="What is fitted."),
         click.option(
             "--policy", default="standard", show_default=True, help="Release profile: a name, or a YAML file."
         ),

@@ -50,6 +50,10 @@ class Console:
         spent = f", epsilon {progress.epsilon_spent:.2f}" if progress.epsilon_spent is not None else ""
         self._show(progress.stage, progress.step, progress.total, f"{progress.seconds:.0f} s{spent}")
 
+    def on_stage(self, name: str) -> None:
+        """Name a stage that tells nothing of how far it has come."""
+        self._show(name, 0, 1, "")
+
     def on_check(self, name: str, step: int, total: int) -> None:
         """Show a check of an evaluation."""
         self._show("evaluate", step, total, name)

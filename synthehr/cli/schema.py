@@ -22,12 +22,13 @@ def command() -> None:
 
 @command.command("check")
 @click.argument("source", type=click.Path(path_type=Path))
-@schema_option()
+@schema_option(required=False)
 @shared_options
-def check(*, source: Path, schema: Path, console: Console) -> int:
+def check(*, source: Path, schema: Path | None, console: Console) -> int:
     """Try every rule of the schema on the records in SOURCE.
 
-    SOURCE is a CSV, TSV or Parquet file, or a folder with one file for each table. All broken rules are
+    SOURCE is a CSV, TSV or Parquet file, a folder with one file for each table, or FHIR (which needs no --schema):
+    a bundle, NDJSON, a folder of them, or fhir+https://server/base. All broken rules are
     listed; no value and no count of records is. Exits 3 where a rule is broken.
     """
     from synthehr.pipeline import check_schema

@@ -20,7 +20,7 @@ __all__ = ["read_delimited"]
 _CHUNK_ROWS = 50_000
 
 
-def read_delimited(path: Path, *, separator: str, skip: Set[str]) -> pl.DataFrame:
+def read_delimited(path: Path, *, separator: str, skip: Set[str], may_be_empty: bool = False) -> pl.DataFrame:
     """The table in a file of separated values, every column as text; an empty cell is empty text.
 
     Python's own reader is used, since faster ones rename repeated columns and pad short rows.
@@ -30,6 +30,7 @@ def read_delimited(path: Path, *, separator: str, skip: Set[str]) -> pl.DataFram
             unpacked.
         separator: the character between two cells.
         skip: columns that are passed over and never held.
+        may_be_empty: a header alone makes a table without rows.
 
     Raises:
         DataError: names the file, the row (counted from 1, header left out) and the rule; never a value.
@@ -39,6 +40,8 @@ def read_delimited(path: Path, *, separator: str, skip: Set[str]) -> pl.DataFram
         names = _header(rows, path=path, separator=separator)
         kept = [at for at, name in enumerate(names) if name not in skip]
         chunks = [_frame(chunk, names=names, kept=kept) for chunk in _chunks(rows, width=len(names), path=path)]
+    if not chunks and may_be_empty:
+        return _frame([], names=names, kept=kept)
     if not chunks:
         raise DataError(f"{path.name!r} has a header but no rows: it needs at least one")
     return pl.concat(chunks)
@@ -111,5 +114,5 @@ def _chunks(rows: Iterator[list[str]], *, width: int, path: Path) -> Iterator[Se
 
 
 def _frame(rows: Sequence[list[str]], *, names: list[str], kept: list[int]) -> pl.DataFrame:
-    columns = list(zip(*rows, strict=True))
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     return pl.DataFrame([pl.Series(names[at], columns[at], dtype=pl.String) for at in kept])

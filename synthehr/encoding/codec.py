@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -10,13 +10,14 @@ import polars as pl
 from synthehr.cohort import Cohort
 from synthehr.encoding.domain import OTHER, ColumnDomain
 from synthehr.encoding.lattice import as_number
-from synthehr.privacy.partition import Intervals, PerCode, Values
+from synthehr.encoding.subsets import Interior, interior_of
+from synthehr.privacy.partition import PerCode, Values
 from synthehr.privacy.policy import Policy
 from synthehr.privacy.rows import PrivateRows
 from synthehr.randomness import IntArray, NoiseSource
-from synthehr.schema.model import BooleanColumn, CategoryColumn, Schema, Table
+from synthehr.schema.model import BooleanColumn, CategoryColumn, Column, Schema, Table
 
-__all__ = ["behind_the_door", "bound_rows", "declared_rows", "decode"]
+__all__ = ["Decoder", "behind_the_door", "bound_rows", "declared_rows", "decode", "labels_of"]
 
 
 def declared_rows(schema: Schema) -> dict[str, int | None]:
@@ -63,63 +64,82 @@ def behind_the_door(cohort: Cohort[Schema], *, table: str, noise: NoiseSource, m
     )
 
 
-def decode(
-    codes: IntArray, *, domain: Sequence[ColumnDomain], table: Table, generator: np.random.Generator
-) -> pl.DataFrame:
-    """Values for cells: a category's own, or a draw inside the cell from its bought finer histogram.
+def labels_of(cells: Values, declared: Column) -> pl.Series:
+    """The value of each cell of a category or boolean column, null for missing, shape ``(cells.size,)``."""
+    labels: list[str | None] = [*cells.values, *[OTHER] * int(cells.other), *[None] * int(cells.nullable)]
+    series = pl.Series(labels, dtype=pl.String)
+    return series.eq("true") if isinstance(declared, BooleanColumn) else series
+
+
+class Decoder:
+    """From cells to values: a category's own, or a draw inside the cell from its bought finer histogram.
 
     What depends on a code is drawn from the part of the row's own code, whichever of the two columns comes first.
 
+    Args:
+        domain: the columns' cells.
+        table: the columns' declarations.
+    """
+
+    def __init__(self, domain: Sequence[ColumnDomain], table: Table) -> None:
+        self._domain = tuple(domain)
+        self._place = {column.name: at for at, column in enumerate(domain)}
+        self._labels = {
+            at: labels_of(column.cells, table.kept[column.name])
+            for at, column in enumerate(domain)
+            if isinstance(column.cells, Values)
+        }
+        self._interiors = {at: interior_of(column) for at, column in enumerate(domain) if column.lattice is not None}
+        self._parts = {at: [interior_of(part) for part in column.parts] for at, column in enumerate(domain)}
+
+    def rows(
+        self, codes: Sequence[IntArray], draws: np.random.Generator, *, within: Mapping[int, Interior] | None = None
+    ) -> pl.DataFrame:
+        """Values for cells.
+
+        Args:
+            codes: the cells of each column, in the order of the domain, each of shape ``(rows,)``.
+            draws: for places inside cells.
+            within: for some numeric columns, by their place, the part of the cells' insides to keep to.
+        """
+        interiors = {**self._interiors, **(within or {})}
+        columns = []
+        for at, column in enumerate(self._domain):
+            if at in self._labels:
+                series = self._labels[at].gather(codes[at])
+            elif isinstance(column.cells, PerCode):
+                series = self._by_code(codes[at], codes[self._place[column.cells.per]], column, draws, at=at)
+            else:
+                series = _numbers(codes[at], column, interiors[at], draws)
+            columns.append(series.alias(column.name))
+        return pl.DataFrame(columns)
+
+    def _by_code(
+        self, cells: IntArray, part_of_row: IntArray, column: ColumnDomain, draws: np.random.Generator, *, at: int
+    ) -> pl.Series:
+        """A value for each cell of a column that depends on a code, from the part of the row's code."""
+        assert isinstance(column.cells, PerCode), "only such a column has parts"
+        order = np.argsort(part_of_row, kind="stable")
+        upto = np.cumsum(np.bincount(part_of_row, minlength=len(column.parts)))
+        pieces = [
+            _numbers(column.cells.own(code, cells[rows]), part, self._parts[at][code], draws)
+            for code, (part, rows) in enumerate(zip(column.parts, np.split(order, upto[:-1]), strict=True))
+        ]
+        return pl.concat(pieces).gather(np.argsort(order))
+
+
+def decode(
+    codes: IntArray, *, domain: Sequence[ColumnDomain], table: Table, generator: np.random.Generator
+) -> pl.DataFrame:
+    """Values for cells, as :class:`Decoder` finds them.
+
     Shape: ``codes`` is ``(rows, columns)`` in the order of ``domain``.
     """
-    place = {column.name: at for at, column in enumerate(domain)}
-    columns = []
-    for at, column in enumerate(domain):
-        declared = table.kept[column.name]
-        mine = codes[:, at]
-        if isinstance(column.cells, Values):
-            labels: list[str | None] = [*column.cells.values]
-            labels += [OTHER] * int(column.cells.other) + [None] * int(column.cells.nullable)
-            series = pl.Series(labels, dtype=pl.String).gather(mine)
-            if isinstance(declared, BooleanColumn):
-                series = series.eq("true")
-        elif isinstance(column.cells, PerCode):
-            series = _by_code(mine, codes[:, place[column.cells.per]], column, generator)
-        else:
-            series = _numbers(mine, column, generator)
-        columns.append(series.alias(column.name))
-    return pl.DataFrame(columns)
+    return Decoder(domain, table).rows(list(codes.T), generator)
 
 
-def _numbers(codes: IntArray, column: ColumnDomain, generator: np.random.Generator) -> pl.Series:
+def _numbers(codes: IntArray, column: ColumnDomain, interior: Interior, draws: np.random.Generator) -> pl.Series:
     """A value for each cell of a numeric column, null where missing."""
-    assert column.lattice is not None and isinstance(column.cells, Intervals), "numeric columns have a lattice"
+    assert column.lattice is not None, "numeric columns have a lattice"
     missing = codes == column.cells.size - 1 if column.cells.nullable else np.zeros(len(codes), dtype=bool)
-    return column.lattice.column(_positions(codes, column, generator), missing)
-
-
-def _by_code(cells: IntArray, part_of_row: IntArray, column: ColumnDomain, generator: np.random.Generator) -> pl.Series:
-    """A value for each cell of a column that depends on a code, from the part of the row's code."""
-    assert isinstance(column.cells, PerCode), "only such a column has parts"
-    order = np.argsort(part_of_row, kind="stable")
-    upto = np.cumsum(np.bincount(part_of_row, minlength=len(column.parts)))
-    pieces = [
-        _numbers(column.cells.own(at, cells[rows]), part, generator)
-        for at, (part, rows) in enumerate(zip(column.parts, np.split(order, upto[:-1]), strict=True))
-    ]
-    return pl.concat(pieces).gather(np.argsort(order))
-
-
-def _positions(codes: IntArray, column: ColumnDomain, generator: np.random.Generator) -> IntArray:
-    """A lattice position for each cell: a finer cell by its bought count, then evenly inside it."""
-    starts, counts, cells = column.leaf_starts, column.leaf_counts, column.leaf_cells
-    assert starts is not None and counts is not None and cells is not None, "numeric columns have finer cells"
-    mass = np.maximum(counts, 1e-9 * max(float(counts.sum()), 1.0))
-    upto = np.concatenate([[0.0], np.cumsum(mass)])
-    first = np.searchsorted(cells, np.arange(int(cells[-1]) + 2))
-    inside = np.minimum(codes, int(cells[-1]))
-    low, high = upto[first[inside]], upto[first[inside + 1]]
-    leaf = np.searchsorted(upto, low + generator.random(len(codes)) * (high - low), side="right") - 1
-    leaf = np.clip(leaf, first[inside], first[inside + 1] - 1)
-    width = starts[leaf + 1] - starts[leaf]
-    return np.asarray(starts[leaf] + np.floor(generator.random(len(codes)) * width), dtype=np.int64)
+    return column.lattice.column(interior.draw(codes, draws), missing)

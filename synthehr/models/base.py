@@ -1,27 +1,24 @@
-"""What every model's fit leaves behind, and how rows are drawn from it."""
+"""What every model's fit leaves behind, and the generator that comes of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from synthehr.encoding.domain import ColumnDomain
 from synthehr.errors import DataError
-from synthehr.models.marginals import Conditions, draw_codes
 from synthehr.models.networks import Generator
+from synthehr.models.sampling import sample_codes
 from synthehr.privacy.accountant import Event
 from synthehr.privacy.budget import Budget
 from synthehr.schema.model import Schema
 
 __all__ = ["MODELS", "GeneratorShape", "Trained", "load_generator", "sample_codes"]
 
-MODELS = ("auto", "dp-ctgan", "marginal")
-_CHUNK = 8192
+MODELS = ("auto", "dp-ctgan", "dp-tvae", "marginal")
 
 
 class GeneratorShape(BaseModel):
@@ -29,8 +26,9 @@ class GeneratorShape(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    latent: int = Field(default=64, ge=1)
-    hidden: int = Field(default=256, ge=1)
+    components: int = Field(default=1000, ge=1, description="Products of one distribution a column, of equal weight.")
+    latent: int = Field(default=32, ge=1, description="Numbers of noise that the refiner gets.")
+    hidden: int = Field(default=64, ge=0, description="Width of the refiner; 0 where there is none.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,24 +71,9 @@ def load_generator(domain: Sequence[ColumnDomain], shape: GeneratorShape, weight
     Raises:
         DataError: the weights are not those of such a generator.
     """
-    generator = Generator(sizes=[c.cells.size for c in domain], latent=shape.latent, hidden=shape.hidden)
+    generator = Generator(sizes=[c.cells.size for c in domain], **shape.model_dump())
     try:
         generator.load_state_dict(dict(weights))
     except RuntimeError as error:
         raise DataError("the weights of the release do not fit its manifest: it is not as it was written") from error
     return generator.eval()
-
-
-def sample_codes(
-    generator: Generator, domain: Sequence[ColumnDomain], *, rows: int, draws: np.random.Generator
-) -> np.ndarray:
-    """Cells of synthetic rows, shape ``(rows, columns)``; drawn in chunks of one size, so memory stays flat."""
-    conditions = Conditions(domain, device=torch.device("cpu"))
-    chunks = []
-    for start in range(0, rows, _CHUNK):
-        noise = torch.from_numpy(draws.standard_normal((_CHUNK, generator.latent), dtype=np.float32))
-        with torch.inference_mode():
-            probabilities = generator(noise, conditions.draw(_CHUNK, draws)).numpy()
-        codes = draw_codes(probabilities, sizes=generator.sizes, draws=draws)
-        chunks.append(codes[: rows - start])
-    return np.concatenate(chunks)

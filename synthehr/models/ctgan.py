@@ -1,4 +1,4 @@
-"""dp-ctgan: the generator that was fitted to bought marginals, sharpened by a critic with private gradients."""
+"""dp-ctgan: a generator that refines the mixture fitted to bought marginals, by a critic with private gradients."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synthehr.models.dpsgd import PatientGradients
+from synthehr.errors import InternalError
+from synthehr.models.dpsgd import PrivateNetwork
 from synthehr.models.learner import Learner
-from synthehr.models.marginals import Conditions, FitSettings, Targets, sample_rows
-from synthehr.models.networks import Critic, Generator, one_hot, relaxed
+from synthehr.models.marginals import Targets, sample_rows
+from synthehr.models.networks import Critic, Generator, relaxed
+from synthehr.models.phase import GradientSettings, conditions_of_rows
 from synthehr.privacy.accountant import Account
+from synthehr.privacy.gradients import PatientGradients
 from synthehr.privacy.rows import GradientMechanism, PrivateCodes
 from synthehr.randomness import FloatArray, IntArray
 
@@ -22,57 +25,55 @@ __all__ = ["CriticPhase", "CriticSettings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CriticSettings:
-    """The adversarial phase. ``steps`` times ``critic_steps`` private gradients are planned before it starts.
+class CriticSettings(GradientSettings):
+    """The adversarial phase: ``critic_steps`` private gradients a round, then a step of the generator's refiner."""
 
-    ``block`` rounds at a time are counted ahead of running.
-    """
-
-    steps: int = 200
     critic_steps: int = 4
-    expected_batch: int = 256
-    clip_norm: float = 1.0
     hidden: int = 64
     learning_rate: float = 1e-3
     penalty: float = 1.0
     weight: float = 1.0
-    block: int = 10
+
+    @property
+    def gradients(self) -> int:
+        """Private gradients a round."""
+        return self.critic_steps
 
 
 class CriticPhase:
     """Rounds of private critic steps, each followed by a generator step that follows critic and marginals.
 
     Args:
-        generator: already fitted to the marginals; trained further in place.
+        generator: its mixture already fitted to the marginals, and left as it is; its refiner is trained in place.
         targets: bought marginals.
-        conditions: drawn from bought counts.
         settings: of the adversarial phase.
-        fit: of the phase before it.
         draws: reproducible; their number does not depend on private rows.
         private_draws: for conditions of real rows, whose number is private; never from a known seed.
     """
+
+    name = "critic"
 
     def __init__(
         self,
         generator: Generator,
         targets: Targets,
-        conditions: Conditions,
         *,
         settings: CriticSettings,
-        fit: FitSettings,
         draws: np.random.Generator,
         private_draws: np.random.Generator,
     ) -> None:
+        if generator.refiner is None:
+            raise InternalError("a generator without a refiner has nothing that a critic could train")
         self._device = targets.share.device
-        self._generator, self._targets, self._conditions = generator, targets, conditions
-        self._settings, self._batch = settings, fit.batch
+        self._generator, self._targets, self._settings = generator, targets, settings
         self._draws, self._private_draws = draws, private_draws
-        self._critic = Critic(sizes=conditions.sizes, hidden=settings.hidden).to(self._device)
-        self._private = PatientGradients(self._critic)
+        self._critic = Critic(sizes=generator.sizes, hidden=settings.hidden).to(self._device)
+        self._private = PrivateNetwork(self._critic)
         self._anchor = copy.deepcopy(generator)
         self._anchor.requires_grad_(requires_grad=False)
+        generator.mixture.requires_grad_(requires_grad=False)
         self._critic_learner = Learner(self._critic, rate=settings.learning_rate, steps=None, betas=(0.0, 0.9))
-        self._learner = Learner(generator, rate=fit.learning_rate / 10.0, steps=settings.steps, betas=(0.5, 0.9))
+        self._learner = Learner(generator.refiner, rate=settings.refiner_rate, steps=settings.steps, betas=(0.5, 0.9))
 
     def tensors(self) -> dict[str, Tensor]:
         """Both networks and their optimisers, to go on from."""
@@ -98,18 +99,17 @@ class CriticPhase:
         settings, generator, draws = self._settings, self._generator, self._draws
         for _ in range(settings.critic_steps):
             noisy = codes.noisy_gradient(account, self._real_side, mechanism=mechanism)
-            fake = _fake_loss(self._critic, generator, self._anchor, self._conditions, settings=settings, draws=draws)
+            fake = _fake_loss(self._critic, generator, self._anchor, settings=settings, draws=draws)
             self._critic_learner.clear()
             fake.backward()
             self._private.set_gradient(noisy)
             self._critic_learner.step()
-        noise = torch.from_numpy(draws.standard_normal((self._batch, generator.latent), dtype=np.float32))
-        condition = self._conditions.draw(self._batch, draws)
-        rows = generator(noise.to(self._device), condition)
-        score = self._critic(_drawn(rows, draws=draws, sizes=generator.sizes), condition).mean()
+        given = generator.draw(len(generator.mixture.logits), draws)
+        rows = generator(given)
+        score = self._critic(_drawn(rows, draws=draws, sizes=generator.sizes), given.condition).mean()
         self._learner.follow(self._targets.loss(rows) - settings.weight * score)
 
-    def _real_side(self, batch: IntArray, mask: FloatArray) -> Tensor:
+    def _real_side(self, batch: IntArray, mask: FloatArray) -> PatientGradients:
         return self._private(
             lambda network: _real_loss(
                 network, batch, mask, sizes=self._critic.sizes, draws=self._private_draws, device=self._device
@@ -126,16 +126,9 @@ def _real_loss(
     draws: np.random.Generator,
     device: torch.device,
 ) -> Tensor:
-    """Minus the critic's mean score of each patient's rows, shape ``(patients,)``.
-
-    The condition is read off the row itself: a uniformly random column, its own cell. Nothing is looked up.
-    """
-    at = torch.from_numpy(codes).to(device)
-    rows = one_hot(at, sizes=sizes)
+    """Minus the critic's mean score of each patient's rows, shape ``(patients,)``; conditions are read off the rows."""
+    rows, condition = conditions_of_rows(codes, sizes=sizes, draws=draws, device=device)
     weight = torch.from_numpy(mask).to(device=device, dtype=rows.dtype)
-    column = draws.integers(0, codes.shape[-1], codes.shape[:-1])
-    chosen = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(device)
-    condition = rows * (chosen == torch.from_numpy(column).to(device).unsqueeze(-1))
     scores = critic(rows, condition) * weight
     per_patient: Tensor = -scores.sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
     return per_patient
@@ -150,7 +143,6 @@ def _fake_loss(
     critic: Critic,
     generator: Generator,
     anchor: Generator,
-    conditions: Conditions,
     *,
     settings: CriticSettings,
     draws: np.random.Generator,
@@ -163,10 +155,10 @@ def _fake_loss(
     rows = settings.expected_batch
     device = next(critic.parameters()).device
     with torch.no_grad():
-        noise = torch.from_numpy(draws.standard_normal((rows, generator.latent), dtype=np.float32)).to(device)
-        condition = conditions.draw(rows, draws)
-        fakes = _drawn(generator(noise, condition), draws=draws, sizes=generator.sizes)
-    other = sample_rows(anchor, conditions, rows, draws)
+        given = generator.draw(rows, draws)
+        condition = given.condition
+        fakes = _drawn(generator(given), draws=draws, sizes=generator.sizes)
+    other = sample_rows(anchor, rows, draws)
     part = torch.from_numpy(draws.random((rows, 1), dtype=np.float32)).to(device)
     between = (part * fakes + (1.0 - part) * other).requires_grad_()
     (slope,) = torch.autograd.grad(critic(between, condition).sum(), between, create_graph=True)

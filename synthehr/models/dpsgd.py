@@ -1,4 +1,4 @@
-"""Private gradients of a network: the only user of Opacus's per-sample gradients."""
+"""Private gradients of a network, one a patient."""
 
 from __future__ import annotations
 
@@ -6,33 +6,46 @@ import copy
 import warnings
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
-__all__ = ["PatientGradients"]
+from synthehr.errors import InternalError
+from synthehr.privacy.gradients import PatientGradients
+
+__all__ = ["PrivateNetwork"]
+
+# Layers that make each row of itself alone. Opacus refuses those with buffers: not a batch norm that keeps none.
+_OF_ROWS = (nn.Linear, nn.LayerNorm, nn.ReLU, nn.LeakyReLU)
 
 
-class PatientGradients:
+class PrivateNetwork:
     """Gradients of a network's loss, one a patient, by Opacus's hooks.
 
     Args:
-        network: made of layers that Opacus knows (linear, activations) and none that mixes patients.
+        network: made of linear layers, norms of rows and activations, none of which mixes patients or is used twice
+            in a pass.
 
     The hooks see tensors of shape ``(patients, rows, features)`` and sum over a patient's rows.
+
+    Raises:
+        InternalError: the network has another layer.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        from opacus import GradSampleModule
+        from synthehr.models.hooks import FactorHooks
+
+        for layer in network.modules():
+            if not any(layer.children()) and not isinstance(layer, _OF_ROWS):
+                raise InternalError(f"a layer of type {type(layer).__name__} is not known to keep patients apart")
 
         # The hooks go on a twin that shares the parameters, so that the network itself stays free of them.
         twin = copy.deepcopy(network, memo={id(p): p for p in network.parameters()})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            self._wrapped = GradSampleModule(twin, batch_first=True, loss_reduction="sum", strict=True)
+            self._wrapped = FactorHooks(twin)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
 
-    def __call__(self, loss: Callable[[nn.Module], Tensor]) -> Tensor:
-        """The gradient of each patient's loss, shape ``(patients, parameters)``.
+    def __call__(self, loss: Callable[[nn.Module], Tensor]) -> PatientGradients:
+        """The gradient of each patient's loss.
 
         Args:
             loss: runs the network that it is given once, and returns each patient's loss, shape ``(patients,)``.
@@ -42,15 +55,9 @@ class PatientGradients:
             # Inputs are data and need no gradient; torch warns of that for full backward hooks.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             per_patient.sum().backward()
-        rows = [self._rows(p, len(per_patient)) for p in self.parameters]
+        parts = [self._wrapped.taken(p, patients=len(per_patient)) for p in self.parameters]
         self._wrapped.zero_grad(set_to_none=True)
-        return torch.cat(rows, dim=1)
-
-    def _rows(self, parameter: nn.Parameter, patients: int) -> Tensor:
-        sample = getattr(parameter, "grad_sample", None)
-        if sample is None:  # no patient was drawn, or the loss does not depend on this parameter
-            return parameter.new_zeros(patients, parameter.numel())
-        return torch.as_tensor(sample).reshape(patients, parameter.numel())
+        return PatientGradients(parts)
 
     def set_gradient(self, flat: Tensor) -> None:
         """Write a flat gradient, shape ``(parameters,)``, into the network's ``.grad``, adding to what is there."""

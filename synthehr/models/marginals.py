@@ -1,4 +1,4 @@
-"""Pull a generator towards bought marginals. Post-processing: no private row is at hand here."""
+"""Pull a mixture towards bought marginals. Post-processing: no private row is at hand here."""
 
 from __future__ import annotations
 
@@ -11,52 +11,25 @@ from torch import Tensor
 
 from synthehr.encoding.domain import ColumnDomain
 from synthehr.models.learner import Learner
-from synthehr.models.networks import Generator, one_hot
+from synthehr.models.networks import Generator, Mixture, one_hot
 from synthehr.randomness import FloatArray, IntArray
 
-__all__ = ["Conditions", "FitSettings", "Targets", "expected_joints", "fit_to_targets"]
+__all__ = ["FitSettings", "Targets", "draw_codes", "expected_joints", "fit_to_targets", "sample_rows", "scatter"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitSettings:
-    """How long and how fast the generator learns; none of it moves the guarantee."""
+    """How long and how fast the mixture learns; none of it moves the guarantee.
 
-    steps: int = 3000
-    batch: int = 1000
-    learning_rate: float = 3e-3
-
-
-class Conditions:
-    """CTGAN's conditions, drawn from bought one-way counts: a column evenly, then one of its cells.
-
-    NOTE[DIFF] cells by their share, where CTGAN takes the logarithm: the batch is then the population.
+    Attributes:
+        steps: with the pairs, and again with pairs and triples. Few: what more of them would fit is noise.
+        learning_rate: of Adam, at the start.
+        spread: standard deviation of the components' scores around the bought one-way shares before they learn.
     """
 
-    def __init__(self, domain: Sequence[ColumnDomain], *, device: torch.device) -> None:
-        self.sizes = tuple(column.cells.size for column in domain)
-        self._offsets = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
-        self._upto = [_cumulative(column.counts) for column in domain]
-        self._device = device
-
-    def draw(self, rows: int, generator: np.random.Generator) -> Tensor:
-        """One-hot conditions, shape ``(rows, cells)``; columns and cells stratified to lower the variance."""
-        column = generator.permutation(rows) % len(self.sizes)
-        flat = np.zeros(rows, dtype=np.int64)
-        for at, upto in enumerate(self._upto):
-            mine = np.flatnonzero(column == at)
-            even = (np.arange(len(mine)) + generator.random(len(mine))) / max(len(mine), 1)
-            cell = np.minimum(np.searchsorted(upto, generator.permutation(even), side="right"), self.sizes[at] - 1)
-            flat[mine] = self._offsets[at] + cell
-        condition = torch.zeros(rows, sum(self.sizes))
-        condition[torch.arange(rows), torch.from_numpy(flat)] = 1.0
-        return condition.to(self._device)
-
-
-def _cumulative(counts: FloatArray) -> FloatArray:
-    mass = np.maximum(counts, 0.0)
-    total = float(mass.sum())
-    share = mass / total if total > 0 else np.full(len(mass), 1.0 / len(mass))
-    return np.asarray(np.cumsum(share), dtype=np.float64)
+    steps: int = 200
+    learning_rate: float = 0.1
+    spread: float = 1.0
 
 
 class Targets:
@@ -119,42 +92,36 @@ class Targets:
         return error * (self.patients / 10.0)
 
 
-def fit_to_targets(
-    learner: Learner,
-    generator: Generator,
-    targets: Targets,
-    conditions: Conditions,
-    *,
-    settings: FitSettings,
-    draws: np.random.Generator,
-) -> Iterator[int]:
-    """Train the generator on the targets, from the step where the learner is; yields the steps done."""
-    device = targets.share.device
+def scatter(mixture: Mixture, domain: Sequence[ColumnDomain], *, spread: float, seed: int) -> None:
+    """Put the components around the bought one-way shares, by normal draws of the seed."""
+    draws = torch.Generator().manual_seed(seed)
+    shares = [np.maximum(column.counts, 0.0) for column in domain]
+    centre = np.concatenate([np.log(share / max(float(share.sum()), 1e-9) + 1e-4) for share in shares])
+    noise = torch.randn(mixture.logits.shape, generator=draws)
+    with torch.no_grad():
+        mixture.logits.copy_(torch.from_numpy(centre).to(noise) + spread * noise)
+
+
+def fit_to_targets(learner: Learner, mixture: Mixture, targets: Targets, *, settings: FitSettings) -> Iterator[int]:
+    """Train the mixture on the targets, from the step where the learner is; yields the steps done.
+
+    The loss is that of all components, so that no draw disturbs it.
+    """
     while learner.done < settings.steps:
-        noise = torch.from_numpy(draws.standard_normal((settings.batch, generator.latent), dtype=np.float32))
-        learner.follow(targets.loss(generator(noise.to(device), conditions.draw(settings.batch, draws))))
+        learner.follow(targets.loss(mixture()))
         yield learner.done
 
 
 def expected_joints(
-    generator: Generator,
-    targets: Targets,
-    conditions: Conditions,
-    sets: Sequence[tuple[int, ...]],
-    *,
-    groups: Sequence[IntArray],
-    draws: np.random.Generator,
-    rows: int = 8192,
+    mixture: Mixture, targets: Targets, sets: Sequence[tuple[int, ...]], *, groups: Sequence[IntArray]
 ) -> list[FloatArray]:
-    """What the generator makes of three columns' coarser cells, in patients, for each set."""
-    device = targets.share.device
-    noise = torch.from_numpy(draws.standard_normal((rows, generator.latent), dtype=np.float32)).to(device)
+    """What the mixture makes of three columns' coarser cells, in patients, for each set."""
     sizes = [int(group.max()) + 1 for group in groups]
     expected = []
     with torch.no_grad():
-        probabilities = generator(noise, conditions.draw(rows, draws))
+        probabilities = mixture()
         for columns in sets:
-            joint = targets.joints(probabilities, torch.tensor([columns], device=device).T)[0]
+            joint = targets.joints(probabilities, torch.tensor([columns], device=probabilities.device).T)[0]
             most = joint.shape[-1]
             first, second, third = (sizes[c] for c in columns)
             joint = joint.view(most, most, most)[:first, :second, :third]
@@ -162,14 +129,12 @@ def expected_joints(
     return expected
 
 
-def sample_rows(generator: Generator, conditions: Conditions, rows: int, draws: np.random.Generator) -> Tensor:
+def sample_rows(generator: Generator, rows: int, draws: np.random.Generator) -> Tensor:
     """One-hot rows drawn from the generator, shape ``(rows, cells)``."""
-    device = next(generator.parameters()).device
     with torch.no_grad():
-        noise = torch.from_numpy(draws.standard_normal((rows, generator.latent), dtype=np.float32)).to(device)
-        probabilities = generator(noise, conditions.draw(rows, draws))
+        probabilities = generator(generator.draw(rows, draws))
     codes = draw_codes(probabilities.cpu().numpy(), sizes=generator.sizes, draws=draws)
-    return one_hot(torch.from_numpy(codes).to(device), sizes=generator.sizes)
+    return one_hot(torch.from_numpy(codes).to(probabilities.device), sizes=generator.sizes)
 
 
 def draw_codes(probabilities: np.ndarray, *, sizes: Sequence[int], draws: np.random.Generator) -> np.ndarray:

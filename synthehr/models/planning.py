@@ -10,7 +10,9 @@ from synthehr.encoding.domain import ColumnPlan, plan_domain
 from synthehr.models.base import GeneratorShape
 from synthehr.models.ctgan import CriticSettings
 from synthehr.models.marginals import FitSettings
+from synthehr.models.phase import GradientSettings
 from synthehr.models.selection import candidates
+from synthehr.models.tvae import VariationalSettings
 from synthehr.privacy.accountant import Event, Gaussian, PoissonSampledGaussian, calibrate
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.policy import Policy, Shares
@@ -51,6 +53,15 @@ class TrainingSettings:
     fit: FitSettings = field(default_factory=FitSettings)
     choice: ChoiceSettings = field(default_factory=ChoiceSettings)
     critic: CriticSettings = field(default_factory=CriticSettings)
+    variational: VariationalSettings = field(default_factory=VariationalSettings)
+
+    def gradients_of(self, model: str) -> GradientSettings | None:
+        """The settings of a model's private gradients; None for a model that has none."""
+        return {"dp-ctgan": self.critic, "dp-tvae": self.variational}.get(model)
+
+    def shape_of(self, model: str) -> GeneratorShape:
+        """The size of a model's generator, which has a refiner where gradients train one."""
+        return self.shape if self.gradients_of(model) is not None else self.shape.model_copy(update={"hidden": 0})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +128,7 @@ def plan_fit(
     budget: Budget,
     policy: Policy,
     patients_bought: int,
-    critic: CriticSettings | None,
+    gradients: GradientSettings | None,
     choice: ChoiceSettings | None = None,
 ) -> FitPlan:
     """Fix every event that follows the count, and solve for the noise.
@@ -128,7 +139,7 @@ def plan_fit(
             (epsilon, delta) adds to it by basic composition.
         policy: shares of the budget.
         patients_bought: the noisy count; sets the sampling rate, nothing else.
-        critic: the adversarial phase, or None for none.
+        gradients: the phase with private gradients, or None for none.
         choice: how many joint histograms are weighed; the default settings where left out.
 
     Raises:
@@ -139,27 +150,28 @@ def plan_fit(
     selection_delta = policy.selection_delta * budget.delta if selects else 0.0
 
     def measured(precision: float) -> FitPlan:
-        joint = 1.0 - shares.domain - (shares.gradients if critic is not None else 0.0)
+        joint = 1.0 - shares.domain - (shares.gradients if gradients is not None else 0.0)
         pairs, triples = _plan_joints(
             table, precision=joint * precision, shares=shares, choice=choice or ChoiceSettings()
         )
         domain = plan_domain(table, precision=shares.domain * precision, selection_delta=selection_delta)
         return FitPlan(domain=domain, pairs=pairs, triples=triples, gradients=None)
 
-    if critic is None:
+    if gradients is None:
         return measured(calibrate(lambda scale: measured(scale**2).events, budget=budget) ** 2)
     # The shares are in zCDP terms: as if the gradients were one more Gaussian, then their own noise is solved.
     alone = calibrate(lambda s: [Gaussian(stage="all", noise_multiplier=1.0 / s)], budget=budget)
     fixed = measured(alone**2)
-    rate = min(1.0, critic.expected_batch / patients_bought)
+    rate = min(1.0, gradients.expected_batch / patients_bought)
+    count = gradients.steps * gradients.gradients
 
-    def gradients(scale: float) -> PoissonSampledGaussian:
+    def steps(scale: float) -> PoissonSampledGaussian:
         return PoissonSampledGaussian(
             stage="gradients",
-            count=critic.steps * critic.critic_steps,
+            count=count,
             sampling_probability=rate,
             noise_multiplier=1.0 / scale,
         )
 
-    scale = calibrate(lambda s: [*fixed.events, gradients(s)], budget=budget)
-    return replace(fixed, gradients=gradients(scale))
+    scale = calibrate(lambda s: [*fixed.events, steps(s)], budget=budget)
+    return replace(fixed, gradients=steps(scale))

@@ -1,4 +1,4 @@
-"""A fit from first touch to last: plan, count, domain, pairs, generator, critic. All private touches are here."""
+"""A fit from first touch to last: plan, count, domain, joints, mixture, gradients. All private touches are here."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from synthehr.encoding.records import ColumnRecord, column_of, record_of
 from synthehr.errors import ConfigError, InternalError
 from synthehr.models.base import MODELS, Trained
 from synthehr.models.checkpoint import Checkpoint
-from synthehr.models.ctgan import CriticPhase
+from synthehr.models.ctgan import CriticPhase, CriticSettings
 from synthehr.models.learner import Learner
-from synthehr.models.marginals import Conditions, Targets, expected_joints, fit_to_targets
+from synthehr.models.marginals import Targets, expected_joints, fit_to_targets, scatter
 from synthehr.models.networks import Generator
+from synthehr.models.phase import GradientPhase, GradientSettings
 from synthehr.models.planning import FitPlan, JointPlan, TrainingSettings, plan_fit
 from synthehr.models.selection import chance_distance, coarsen, share_out
+from synthehr.models.tvae import VariationalPhase, VariationalSettings
 from synthehr.privacy.accountant import Account, EpsilonDelta, Event, PoissonSampledGaussian, epsilon_of
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.partition import Values
@@ -38,7 +40,7 @@ from synthehr.schema.model import Schema
 __all__ = ["Progress", "train", "what_is_fitted"]
 
 _AUTO = (
-    "auto: on the two flat tables that were measured a critic's private gradients showed no gain for their budget, "
+    "auto: on the flat tables that were measured private gradients showed no gain for their budget, "
     "so all of it goes to histograms"
 )
 
@@ -75,7 +77,7 @@ def train(
         cohort: real records; one table with one row per patient.
         epsilon: the promise, add or remove one patient.
         delta: its slack; refused where the policy finds it too large for the bought count of patients.
-        model: ``dp-ctgan``, ``marginal`` or ``auto``.
+        model: ``dp-ctgan``, ``dp-tvae``, ``marginal`` or ``auto``.
         policy: name or file of a release profile.
         seed: moves initial weights and draws after the noise; never the noise or the draws of patients.
         device: ``auto``, ``cpu`` or a torch device.
@@ -174,6 +176,10 @@ def _weight(joint: Joint, plan: JointPlan, bought: Sequence[Joint]) -> float:
     return plan.buying.noise_multiplier**2 * len(bought) / joint.variance
 
 
+def _named(phase: GradientPhase) -> dict[str, torch.Tensor]:
+    return {f"{phase.name}.{name}": value for name, value in phase.tensors().items()}
+
+
 class _Run:
     """One fit, stage by stage. What a checkpoint holds is taken from it, and the rest is done and put there."""
 
@@ -221,7 +227,7 @@ class _Run:
             chosen_because=self.chosen_because,
             seed=self.seed,
             domain=tuple(domain),
-            shape=self.settings.shape,
+            shape=self.settings.shape_of(self.model),
             weights={name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()},
             patients_bought=patients,
             events=self.account.events,
@@ -261,7 +267,7 @@ class _Run:
             budget=Budget(epsilon=self.budget.epsilon - share, delta=self.budget.delta),
             policy=self.policy,
             patients_bought=patients,
-            critic=self.settings.critic if self.model == "dp-ctgan" else None,
+            gradients=self.settings.gradients_of(self.model),
             choice=self.settings.choice,
         )
         self.account.plan(plan.events)
@@ -296,9 +302,8 @@ class _Run:
         for joint in pairs:
             if len(joint.columns) == 2:
                 targets.add_pair(joint.columns, joint.counts, weight=_weight(joint, plan.pairs, pairs))
-        conditions = Conditions(domain, device=self.device)
-        generator = self._new_generator(codes.sizes)
-        self._fit(generator, targets, conditions, stage="generator")
+        generator = self._new_generator(codes.sizes, domain)
+        self._fit(generator, targets, stage="mixture")
         if plan.triples is not None:
             groups = [_groups(column, most=self.settings.choice.groups) for column in domain]
             targets.set_groups(groups)
@@ -307,53 +312,42 @@ class _Run:
                 "triples",
                 codes,
                 plan.triples,
-                lambda: expected_joints(generator, targets, conditions, sets, groups=groups, draws=self.draws),
+                lambda: expected_joints(generator.mixture, targets, sets, groups=groups),
                 groups=groups,
             )
             domain = sharpen(domain, triples, patients=patients)
-            conditions = Conditions(domain, device=self.device)
             chosen = [joint for joint in triples if len(joint.columns) == 3]
             weights = np.array([_weight(joint, plan.pairs, pairs) for joint in chosen])
             if chosen:
                 targets.add_triples(
                     [joint.columns for joint in chosen], [joint.counts for joint in chosen], weight=weights
                 )
-                self._fit(generator, targets, conditions, stage="generator with triples")
+                self._fit(generator, targets, stage="mixture with triples")
         if plan.gradients is not None:
-            self._sharpen_by_critic(generator, targets, conditions, codes, event=plan.gradients, patients=patients)
+            self._follow_gradients(generator, targets, codes, event=plan.gradients, patients=patients)
         return generator, domain
 
-    def _fit(self, generator: Generator, targets: Targets, conditions: Conditions, *, stage: str) -> None:
-        fit = self.settings.fit
-        learner = Learner(generator, rate=fit.learning_rate, steps=fit.steps, betas=(0.5, 0.9))
+    def _fit(self, generator: Generator, targets: Targets, *, stage: str) -> None:
+        fit, mixture = self.settings.fit, generator.mixture
+        learner = Learner(mixture, rate=fit.learning_rate, steps=fit.steps, betas=(0.5, 0.9))
         held = self.kept.part(f"{stage}.")
         if held:
             learner.restore(held)
-        for step in fit_to_targets(learner, generator, targets, conditions, settings=fit, draws=self.draws):
+        for step in fit_to_targets(learner, mixture, targets, settings=fit):
             self._tell(stage, step, fit.steps)
             if step == fit.steps or self.kept.due():
                 self.kept.put(tensors={f"{stage}.{name}": value for name, value in learner.tensors().items()})
 
-    def _sharpen_by_critic(
+    def _follow_gradients(
         self,
         generator: Generator,
         targets: Targets,
-        conditions: Conditions,
         codes: PrivateCodes,
         *,
         event: PoissonSampledGaussian,
         patients: int,
     ) -> None:
-        settings = self.settings.critic
-        phase = CriticPhase(
-            generator,
-            targets,
-            conditions,
-            settings=settings,
-            fit=self.settings.fit,
-            draws=self.draws,
-            private_draws=self.noise.spawn(),
-        )
+        phase, settings = self._phase(generator, targets)
         single = event.model_copy(update={"count": 1})
         mechanism = GradientMechanism(
             event=single, clip_norm=settings.clip_norm, expected_batch=event.sampling_probability * patients
@@ -361,16 +355,30 @@ class _Run:
         # Rounds are counted before they run, a block at a time; those counted and lost are not run again.
         counted = int(self.kept.state.get("rounds", 0))
         if counted:
-            phase.restore(self.kept.part("critic."))
-            self._booked(single.model_copy(update={"count": counted * settings.critic_steps}))
+            phase.restore(self.kept.part(f"{phase.name}."))
+            self._booked(single.model_copy(update={"count": counted * settings.gradients}))
         for start in range(counted, settings.steps, settings.block):
             end = min(start + settings.block, settings.steps)
             self._begin("gradients")
-            self.kept.put(tensors={f"critic.{n}": value for n, value in phase.tensors().items()}, rounds=end)
+            self.kept.put(tensors=_named(phase), rounds=end)
             for done in range(start, end):
                 phase.round(codes, self.account, mechanism=mechanism)
-                self._tell("critic", done + 1, settings.steps)
-        self.kept.put(tensors={f"critic.{name}": value for name, value in phase.tensors().items()})
+                self._tell(phase.name, done + 1, settings.steps)
+        self.kept.put(tensors=_named(phase))
+
+    def _phase(self, generator: Generator, targets: Targets) -> tuple[GradientPhase, GradientSettings]:
+        settings = self.settings.gradients_of(self.model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            if isinstance(settings, CriticSettings):
+                return CriticPhase(
+                    generator, targets, settings=settings, draws=self.draws, private_draws=self.noise.spawn()
+                ), settings
+            if isinstance(settings, VariationalSettings):
+                return VariationalPhase(
+                    generator, targets, settings=settings, draws=self.draws, private_draws=self.noise.spawn()
+                ), settings
+        raise InternalError(f"model {self.model!r} has no private gradients")
 
     def _buy(
         self,
@@ -435,11 +443,12 @@ class _Run:
         )
         return [float(share) for share in shares]
 
-    def _new_generator(self, sizes: Sequence[int]) -> Generator:
-        shape = self.settings.shape
+    def _new_generator(self, sizes: Sequence[int], domain: Sequence[ColumnDomain]) -> Generator:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return Generator(sizes=sizes, latent=shape.latent, hidden=shape.hidden).to(self.device)
+            generator = Generator(sizes=sizes, **self.settings.shape_of(self.model).model_dump())
+        scatter(generator.mixture, domain, spread=self.settings.fit.spread, seed=self.seed)
+        return generator.to(self.device)
 
     def _tell(self, stage: str, step: int, total: int) -> None:
         if self._on_progress is not None:

@@ -24,7 +24,9 @@ class Shares(BaseModel):
     choice: float = Field(default=0.05, gt=0, lt=1, description="Weighing which pairs and triples to buy.")
     pairs: float = Field(default=0.55, gt=0, lt=1, description="Histograms of two columns.")
     triples: float = Field(default=0.15, gt=0, lt=1, description="Histograms of three columns.")
-    gradients: float = Field(default=0.15, gt=0, lt=1, description="The critic; spread over the others without one.")
+    gradients: float = Field(
+        default=0.15, gt=0, lt=1, description="Private gradients; spread over the others without them."
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Shares:

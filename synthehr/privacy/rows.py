@@ -23,12 +23,13 @@ from synthehr.randomness import FloatArray, IntArray, NoiseSource
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from synthehr.privacy.gradients import PatientGradients
+
 __all__ = [
     "GRAIN",
     "GradientMechanism",
     "PrivateCodes",
     "PrivateRows",
-    "clip_patients",
     "selection_threshold",
 ]
 
@@ -247,7 +248,7 @@ class PrivateCodes:
     def noisy_gradient(
         self,
         account: Account,
-        per_patient: Callable[[IntArray, FloatArray], Tensor],
+        per_patient: Callable[[IntArray, FloatArray], PatientGradients],
         *,
         mechanism: GradientMechanism,
     ) -> Tensor:
@@ -258,7 +259,7 @@ class PrivateCodes:
         Args:
             account: where the step is booked, before it runs.
             per_patient: from codes ``(patients, rows, columns)`` and a mask ``(patients, rows)`` that is 1 for
-                real rows and 0 for padding, the gradient of each patient's loss, ``(patients, parameters)``.
+                real rows and 0 for padding, the gradient of each patient's loss.
             mechanism: clip, noise and divisor.
 
         Privacy: one run of ``mechanism.event``; the sum's sensitivity to one patient is ``clip_norm``
@@ -266,13 +267,14 @@ class PrivateCodes:
         """
         import torch
 
+        from synthehr.privacy.gradients import clipped_sum
+
         account.spend(mechanism.event)
         drawn = np.flatnonzero(self._noise.poisson_draw(self._patients, rate=mechanism.event.sampling_probability))
-        gradients = per_patient(*self._padded(drawn))
-        total = clip_patients(gradients, norm=mechanism.clip_norm).sum(dim=0, dtype=torch.float64)
+        total = clipped_sum(per_patient(*self._padded(drawn)), norm=mechanism.clip_norm)
         scale = mechanism.event.noise_multiplier * mechanism.clip_norm
         noise = torch.from_numpy(self._noise.gaussian(total.numel(), scale=scale))
-        return ((total + noise.to(total.device)) / mechanism.expected_batch).to(gradients.dtype)
+        return ((total + noise.to(total.device)) / mechanism.expected_batch).float()
 
     def _padded(self, patients: IntArray) -> tuple[IntArray, FloatArray]:
         rows = self._rows[patients]
@@ -281,20 +283,6 @@ class PrivateCodes:
         padded = np.zeros((*mask.shape, len(self.sizes)), dtype=np.int64)
         padded[mask] = self._codes[(self._first[patients][:, None] + np.arange(width)[None, :])[mask]]
         return padded, mask.astype(np.float64)
-
-
-def clip_patients(gradients: Tensor, *, norm: float) -> Tensor:
-    """Scale each patient's gradient to L2 norm at most ``norm``; one that is not finite counts as zero.
-
-    Shape: ``(patients, parameters)`` in and out. The sum's sensitivity to one patient is ``norm``
-    (Abadi et al. 2016, Algorithm 1). Lengths are taken in float64, and a millionth of the norm is kept back for the
-    rounding of the product; summed in float64, patients do not disturb each other's rounding.
-    """
-    import torch
-
-    lengths = torch.linalg.vector_norm(gradients, dim=1, keepdim=True, dtype=torch.float64)
-    factor = ((norm * (1.0 - 1e-6)) / lengths.clamp(min=norm)).to(gradients.dtype)
-    return torch.where(lengths.isfinite(), gradients * factor, gradients.new_zeros(()))
 
 
 def _sum_by_code(codes: IntArray, weight: IntArray, size: int) -> IntArray:

@@ -61,7 +61,8 @@ def render_datasheet(manifest: Manifest) -> str:
             "## Not meant for",
             "",
             "Decisions about a person; estimates published as if from real patients without checking them on real",
-            "records; attempts to single out patients. Groups much smaller than the noise are not reliable.",
+            "records; attempts to single out patients. Groups much smaller than the noise are not reliable. Cohorts",
+            "drawn with --where or --balance do not show the population's shares: PROVENANCE.json says whose.",
             "",
         ]
     )

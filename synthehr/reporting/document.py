@@ -128,7 +128,9 @@ def build_document(
     """The document of a result. Numbers that are not finite become null."""
     plain = _plain(provenance)
     assert isinstance(plain, dict)
+    unsafe = privacy is not None and privacy.private is False
     return ReportDocument(
+        stamp=f"The synthetic cohort is NOT PRIVATE. {STAMP}" if unsafe else STAMP,
         verdict=result.verdict,
         suite=result.suite,
         seed=result.seed,
@@ -144,6 +146,8 @@ def _statement(claim: PrivacyClaim | None) -> PrivacyStatement:
     if claim is None:
         claim = PrivacyClaim()
         why_not = "No release was given, so no claim is known."
+    elif claim.private is False:
+        why_not = f"NOT PRIVATE: {claim.why_not or 'nothing says why'}."
     elif not claim.holds:
         why_not = claim.why_not or "The release states no epsilon and delta that hold."
     return PrivacyStatement(

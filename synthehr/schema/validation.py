@@ -97,7 +97,7 @@ def _plan(
             column=None,
             rule="has rows",
             expectation="ExpectTableRowCountToBeBetween",
-            arguments={"min_value": 1},
+            arguments={"min_value": 1 if declared.parent is None else 0},
         ),
     ]
     judged: dict[str, pl.Series] = {}

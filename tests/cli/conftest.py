@@ -57,7 +57,7 @@ def lines(patients: int, *, seed: int = 0) -> list[str]:
     ]
 
 
-QUICK = training.TrainingSettings(bins=8, fit=FitSettings(steps=20, batch=100))
+QUICK = training.TrainingSettings(bins=8, fit=FitSettings(steps=20))
 
 
 @pytest.fixture(autouse=True)

@@ -269,6 +269,26 @@ def test_bad_options_of_sample(run, folder: Path, release: Path, words: str, wha
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "what"),
+    [
+        (["--where", "age > 300"], INPUT, "impossible"),
+        (["--where", "sex = 'x'"], INPUT, "impossible"),
+        (["--where", "age > 60", "--where", "age < 50"], INPUT, "exclude each other"),
+        (["--where", "weight < 20.5"], INPUT, "declared rules exclude each other"),
+        (["--where", "sex = 'f'", "--balance", "sex"], INPUT, "nothing to balance"),
+        (["--balance", "age"], USAGE, "of kind integer"),
+        (["--balance", "agee"], USAGE, "not a kept column"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_in_one_line(
+    run, folder: Path, release: Path, words: list[str], code: int, what: str
+) -> None:
+    before = contents(folder)
+    check(run("sample", "release", "-n", "5", "-o", "out", *words), code, what)
+    assert contents(folder) == before
+
+
 def test_evaluate_needs_to_know_what_the_columns_mean(run, folder: Path) -> None:
     words = ["--train", "records.csv", "--holdout", "records.csv", "--synthetic", "records.csv", "-o", "out"]
     check(run("evaluate", *words), USAGE, "give --schema")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 
 from synthehr.cli.options import FORMATS, MODELS
 from synthehr.connectors.files import FORMATS as WRITTEN
@@ -86,6 +87,42 @@ def test_sample_meets_its_conditions_and_writes_csv(run, folder: Path, made: Pat
     told = json.loads(outcome.out)["provenance"]
     assert told["where"] == ["age >= 60", "patient.sex = 'f'"]
     assert 0 < told["match_rate"] < 1
+
+
+def test_sample_tells_how_many_of_the_models_patients_meet_a_condition(run, folder: Path, made: Path) -> None:
+    outcome = run("sample", made / "release", "-n", 20, "--where", "age >= 60", "-o", "old")
+    assert outcome.code == 0
+    told = json.loads((folder / "old" / "PROVENANCE.json").read_text(encoding="utf-8"))
+    assert f"; {told['match_rate']:.3g} of the model's patients meet --where, drawn directly" in outcome.out
+    outcome = run("sample", made / "release", "-n", 20, "--where", "age > weight", "-o", "compared")
+    assert "drawn until met" in outcome.out
+
+
+def test_sample_balances_a_column_within_a_condition(run, folder: Path, made: Path) -> None:
+    words = ["--balance", "died", "--where", "age < 60", "--format", "csv"]
+    outcome = run("sample", made / "release", "-n", 40, *words, "-o", "even")
+    assert outcome.code == 0
+    assert "2 groups of died with even shares" in outcome.out
+    rows = pl.read_csv(folder / "even" / "patient.csv")
+    assert rows["died"].sum() == 20
+    assert rows["age"].max() < 60
+    told = json.loads((folder / "even" / "PROVENANCE.json").read_text(encoding="utf-8"))
+    assert [group["patients"] for group in told["balance"]["groups"]] == [20, 20]
+    assert "even shares by request" in told["shares"]
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_threads(run, folder: Path, made: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            words = ["--seed", 4, "--format", "csv", "-o", f"with{threads}"]
+            assert run("sample", made / "release", "-n", 70_000, *words).code == 0
+    finally:
+        torch.set_num_threads(before)
+    first, second = ((folder / f"with{threads}" / "patient.csv").read_bytes() for threads in (1, 2))
+    assert first == second
+    assert first.count(b"\n") == 70_001
 
 
 def test_evaluate_reads_what_synthesize_and_sample_wrote(run, folder: Path, made: Path) -> None:

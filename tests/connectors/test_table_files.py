@@ -9,7 +9,7 @@ import pytest
 
 from synthehr.cohort import Cohort
 from synthehr.connectors.base import read
-from synthehr.connectors.files import TableFiles
+from synthehr.connectors.files import TableFiles, TableWriter
 from synthehr.errors import ConfigError, DataError
 from synthehr.schema.files import load_schema
 from synthehr.schema.model import Schema
@@ -63,7 +63,7 @@ def test_csv_is_read_as_text_without_identifiers(tmp_path: Path) -> None:
         ("a.csv", TEXT.replace("\n", "\r\n").encode()),
         ("a.csv", TEXT.encode() + b"\n\n"),  # blank lines at the end
         ("a.csv", TEXT.rstrip("\n").encode()),
-        ("a.csv.gz", gzip.compress(TEXT.encode())),
+        ("a.csv.gz", gzip.compress(TEXT.encode(), mtime=0)),
         ("a.tsv", TEXT.replace("Ann, ", "Ann ").replace(",", "\t").encode()),
         ("A.CSV", TEXT.encode()),
     ],
@@ -108,7 +108,7 @@ def test_a_broken_csv_is_told_by_rule_and_row_never_by_value(tmp_path: Path, con
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("a.csv.gz", gzip.compress(TEXT.encode())[:-20], "truncated or damaged gzip"),
+        ("a.csv.gz", gzip.compress(TEXT.encode(), mtime=0)[:-20], "truncated or damaged gzip"),
         ("a.csv.gz", TEXT.encode(), "truncated or damaged gzip"),
         ("a.parquet", TEXT.encode(), "no readable Parquet"),
         ("a.parquet", b"PAR1", "no readable Parquet"),
@@ -161,6 +161,42 @@ def test_a_format_that_is_not_known_leaves_nothing_behind(tmp_path: Path, cohort
     with pytest.raises(ConfigError, match="format must be one of"):
         TableFiles().write(cohort, tmp_path / "out", format="xlsx")
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("format", ["parquet", "csv"])
+def test_however_a_table_is_cut_into_parts_its_file_has_the_same_bytes(tmp_path: Path, format: str) -> None:
+    rows = 300_000
+    at = pl.int_range(rows, eager=True)
+    table = pl.DataFrame(
+        {
+            "id": at.cast(pl.String),
+            "age": at % 90,
+            "weight": (at % 7).cast(pl.Float64) / 4,
+            "died": at % 3 == 0,
+            "seen": (at * 60_000_000).cast(pl.Datetime("us")),
+            "sex": pl.select(pl.when(at % 5 > 0).then(pl.lit("f"))).to_series(),
+        }
+    )
+    for name, size in (("one", rows), ("even", 32_768), ("odd", 131_073)):
+        (tmp_path / name).mkdir()
+        with TableWriter(tmp_path / name, "patient", format=format) as writer:
+            for start in range(0, rows, size):
+                writer.write(table[start : start + size])
+    files = [(tmp_path / name / f"patient.{format}").read_bytes() for name in ("one", "even", "odd")]
+    assert files[0] == files[1] == files[2]
+    path = tmp_path / "odd" / f"patient.{format}"
+    back = pl.read_parquet(path) if format == "parquet" else pl.read_csv(path, schema=table.schema)
+    assert back.equals(table)
+
+
+@pytest.mark.parametrize("format", ["parquet", "csv"])
+def test_a_table_without_rows_is_a_file_with_its_columns(tmp_path: Path, format: str) -> None:
+    with TableWriter(tmp_path, "patient", format=format) as writer:
+        writer.write(pl.DataFrame(schema={"id": pl.String, "age": pl.Int64}))
+    path = tmp_path / f"patient.{format}"
+    back = pl.read_parquet(path) if format == "parquet" else pl.read_csv(path)
+    assert back.columns == ["id", "age"]
+    assert back.height == 0
 
 
 def test_a_hundred_thousand_rows_are_read_in_seconds(tmp_path: Path) -> None:

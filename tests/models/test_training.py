@@ -1,83 +1,113 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from synthehr.cohort import Cohort
 from synthehr.errors import BudgetExceededError, ConfigError
-from synthehr.models.base import Trained, load_generator, sample_codes
+from synthehr.models.base import GeneratorShape, Trained, load_generator, sample_codes
+from synthehr.models.checkpoint import Checkpoint
 from synthehr.models.ctgan import CriticSettings
-from synthehr.models.marginals import Conditions, FitSettings, Targets, draw_codes
-from synthehr.models.networks import Generator, one_hot
+from synthehr.models.marginals import FitSettings, Targets, draw_codes
+from synthehr.models.networks import one_hot
 from synthehr.models.planning import ChoiceSettings, TrainingSettings
 from synthehr.models.training import Progress, train
+from synthehr.models.tvae import VariationalSettings
 from synthehr.privacy.accountant import PoissonSampledGaussian, epsilon_of
-from synthehr.randomness import InsecureNoise
+from synthehr.randomness import InsecureNoise, SystemNoise
+from synthehr.release import Release
+from synthehr.reporting.datasheet import render_datasheet
+from synthehr.schema.conform import conform
 from synthehr.schema.model import Schema
 
 QUICK = TrainingSettings(
     bins=8,
-    fit=FitSettings(steps=30, batch=200),
+    shape=GeneratorShape(components=200, latent=8, hidden=16),
+    fit=FitSettings(steps=30),
     choice=ChoiceSettings(price=1e-6),  # all are worth it, so that no stage is left out by chance
     critic=CriticSettings(steps=3, critic_steps=2, hidden=8),
+    variational=VariationalSettings(steps=5, hidden=8),
 )
+MODELS = ["marginal", "dp-ctgan", "dp-tvae"]
 
 
 def fit(cohort: Cohort[Schema], **options) -> Trained:
-    return train(cohort, **({"epsilon": 3.0, "settings": QUICK, "device": "cpu", "delta": 1e-6} | options))
+    """A quick fit. Test noise buys the same count each time, so that the noise of its plan is solved for once."""
+    given = {"epsilon": 3.0, "settings": QUICK, "device": "cpu", "delta": 1e-6, "noise": InsecureNoise(1)}
+    return train(cohort, **(given | options))
 
 
-@pytest.mark.parametrize("model", ["marginal", "dp-ctgan"])
-def test_the_account_is_within_the_request_and_hardly_below_it(small_cohort, model: str) -> None:
+@pytest.mark.parametrize(("model", "gradients"), [("marginal", []), ("dp-ctgan", [3 * 2]), ("dp-tvae", [5])])
+def test_the_account_is_within_the_request_and_hardly_below_it(small_cohort, model: str, gradients: list[int]) -> None:
     trained = fit(small_cohort, model=model)
     assert 0.97 * 3.0 <= trained.epsilon_spent <= 3.0
     assert epsilon_of(trained.events, delta=1e-6) == trained.epsilon_spent
     steps = [event for event in trained.events if isinstance(event, PoissonSampledGaussian)]
-    if model == "dp-ctgan":
-        assert [event.count for event in steps] == [6]
-        assert steps[0].sampling_probability == pytest.approx(256 / trained.patients_bought)
-    else:
-        assert steps == []
+    assert [event.count for event in steps] == gradients
+    for event in steps:
+        assert event.sampling_probability == pytest.approx(256 / trained.patients_bought)
+        assert event.stage == "gradients"
 
 
-def test_the_same_seed_moves_weights_and_not_the_noise(small_cohort) -> None:
-    first, second = fit(small_cohort, seed=5), fit(small_cohort, seed=5)
-    assert first.patients_bought != second.patients_bought or not np.array_equal(
-        first.domain[1].counts, second.domain[1].counts
-    )
-    shape = QUICK.shape
-    weights = []
-    for _ in range(2):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(5)
-            weights.append(Generator(sizes=[2, 3], latent=shape.latent, hidden=shape.hidden).first.weight)
-    assert torch.equal(*weights)
+def test_the_same_seed_does_not_move_the_noise(small_cohort) -> None:
+    first, second = (fit(small_cohort, seed=5, model="marginal", noise=SystemNoise()) for _ in range(2))
+    # Two draws of continuous noise on shares agree by chance never.
+    assert not np.array_equal(first.domain[1].counts, second.domain[1].counts)
 
 
-def test_a_fit_with_test_noise_repeats_and_says_that_it_is_not_private(small_cohort) -> None:
-    first, second = (fit(small_cohort, seed=5, noise=InsecureNoise(1)) for _ in range(2))
-    assert first.why_not_private is not None
-    assert fit(small_cohort).why_not_private is None
+@pytest.mark.parametrize("model", MODELS)
+def test_another_seed_moves_weights_and_nothing_that_was_bought(small_cohort, model: str) -> None:
+    # Histograms draw no private gradient's batch, so that with the same test noise all of them come out the same.
+    first, again, other = (fit(small_cohort, seed=s, model=model) for s in (5, 5, 6))
     for name, value in first.weights.items():
-        assert torch.equal(value, second.weights[name])
+        assert torch.equal(value, again.weights[name])
+        assert not torch.equal(value, other.weights[name]) or "norm" in name
+    assert first.patients_bought == other.patients_bought
+    assert np.array_equal(first.domain[1].variance, other.domain[1].variance)
+    assert first.events == other.events
 
 
-def test_progress_counts_up_and_holds_no_loss(small_cohort) -> None:
+def test_a_fit_with_test_noise_says_that_it_is_not_private(small_cohort) -> None:
+    assert fit(small_cohort).why_not_private is not None
+    assert fit(small_cohort, noise=None).why_not_private is None
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_gradients_leave_the_mixture_as_it_was_fitted(small_cohort, model: str) -> None:
+    kept = Checkpoint.begin(None, options={})
+    trained = fit(small_cohort, model=model, checkpoint=kept)
+    assert torch.equal(trained.weights["mixture.logits"], kept.tensors["mixture with triples.weight.logits"])
+    assert not torch.equal(trained.weights["mixture.logits"], kept.tensors["mixture.weight.logits"])
+    refiner = [name for name in trained.weights if name.startswith("refiner.")]
+    assert bool(refiner) == (model != "marginal")
+    for name in refiner:  # all of it is trained: the last layer starts at zero, norms at one and zero
+        assert trained.weights[name].isfinite().all()
+        assert trained.weights[name].std() > 0
+
+
+@pytest.mark.parametrize(("model", "last"), [("marginal", []), ("dp-ctgan", ["critic"]), ("dp-tvae", ["encoder"])])
+def test_progress_counts_up_and_holds_no_loss(small_cohort, model: str, last: list[str]) -> None:
     seen: list[Progress] = []
-    fit(small_cohort, model="dp-ctgan", on_progress=seen.append)
-    assert [p.stage for p in seen if p.step == p.total] == [
-        "count",
-        "domain",
-        "pairs",
-        "generator",
-        "triples",
-        "generator with triples",
-        "critic",
-    ]
+    fit(small_cohort, model=model, on_progress=seen.append)
+    stages = ["count", "domain", "pairs", "mixture", "triples", "mixture with triples", *last]
+    assert [p.stage for p in seen if p.step == p.total] == stages
     spent = [p.epsilon_spent for p in seen if p.epsilon_spent is not None]
     assert spent == sorted(spent)
     assert set(Progress.__slots__) == {"stage", "step", "total", "epsilon_spent", "seconds"}
+
+
+@pytest.mark.parametrize("model", ["dp-ctgan", "dp-tvae"])
+def test_a_release_of_refined_rows_comes_back_from_disk_and_samples(small_cohort, model: str, tmp_path: Path) -> None:
+    release = Release.of(fit(small_cohort, model=model, noise=SystemNoise()), datasheet=render_datasheet)
+    release.save(tmp_path / "r")
+    again = Release.load(tmp_path / "r")
+    made = again.sample(300, seed=1).root
+    assert made.height == 300
+    assert made.equals(release.sample(300, seed=1).root)
+    conform(made, schema=again.schema, table="patient")
 
 
 def test_policies_refuse_what_they_do_not_allow(small_cohort) -> None:
@@ -95,7 +125,7 @@ def test_policies_refuse_what_they_do_not_allow(small_cohort) -> None:
 
 def test_auto_says_which_and_why(small_cohort) -> None:
     trained = fit(small_cohort, model="auto")
-    assert trained.model in {"marginal", "dp-ctgan"}
+    assert trained.model in MODELS
     assert trained.chosen_because.startswith("auto: ")
 
 
@@ -106,10 +136,10 @@ def test_a_generator_fitted_to_pairs_learns_who_dies(small_cohort) -> None:
         delta=1e-6,
         policy="exploratory",
         model="marginal",
-        settings=TrainingSettings(bins=8, fit=FitSettings(steps=600, batch=500)),
+        settings=TrainingSettings(bins=8),
     )
     generator = load_generator(trained.domain, trained.shape, trained.weights)
-    codes = sample_codes(generator, trained.domain, rows=20_000, draws=np.random.default_rng(0))
+    codes = sample_codes(generator, rows=20_000, draws=np.random.default_rng(0))
     names = [column.name for column in trained.domain]
     age, died = (codes[:, names.index(name)] for name in ("age", "died"))
     cells = trained.domain[names.index("age")].cells
@@ -138,30 +168,6 @@ def test_the_loss_of_pairs_and_triples_by_hand() -> None:
     targets.add_triples([(0, 1, 2)], [wanted], weight=np.array([3.0]))
     assert float(targets.loss(perfect)) == 0.0
     assert float(targets.loss(alike)) == pytest.approx(2.0 + 3.0 * 2.0)
-
-
-def test_a_condition_is_met_and_every_column_sums_to_one(small_cohort) -> None:
-    trained = fit(small_cohort)
-    generator = load_generator(trained.domain, trained.shape, trained.weights)
-    condition = Conditions(trained.domain, device=torch.device("cpu")).draw(500, np.random.default_rng(0))
-    assert torch.equal(condition.sum(dim=1), torch.ones(500))
-    with torch.no_grad():
-        out = generator(torch.randn(500, generator.latent), condition)
-    for part, given in zip(out.split(generator.sizes, 1), condition.split(generator.sizes, 1), strict=True):
-        torch.testing.assert_close(part.sum(dim=1), torch.ones(500))
-        asked = given.sum(dim=1) == 1
-        assert torch.equal(part[asked], given[asked])
-
-
-def test_conditions_follow_the_bought_counts_at_every_prefix(small_cohort) -> None:
-    trained = fit(small_cohort)
-    drawn = Conditions(trained.domain, device=torch.device("cpu")).draw(8000, np.random.default_rng(0))
-    sizes = [column.cells.size for column in trained.domain]
-    for rows in (drawn, drawn[:2000]):  # a chunk that is cut short is no other population
-        for part, column in zip(rows.split(sizes, 1), trained.domain, strict=True):
-            share = part.sum(dim=0) / part.sum()
-            expected = torch.from_numpy(column.counts / column.counts.sum())
-            assert float((share - expected).abs().max()) < 0.06
 
 
 def test_cells_are_drawn_by_their_probability() -> None:

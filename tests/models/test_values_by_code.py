@@ -45,7 +45,7 @@ def labs() -> pl.DataFrame:
 def fitted(labs: pl.DataFrame, value: dict) -> Release:
     schema = load_schema(schema_of(value))
     cohort = Cohort({"lab": conform(labs, schema=schema, table="lab")}, schema=schema)
-    settings = TrainingSettings(bins=8, fit=FitSettings(steps=400, batch=500))
+    settings = TrainingSettings(bins=8, fit=FitSettings())
     trained = train(cohort, epsilon=3.0, delta=1e-6, model="marginal", device="cpu", settings=settings, seed=0)
     return Release.of(trained, datasheet=render_datasheet)
 

@@ -17,23 +17,27 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from synthehr.encoding.domain import ColumnDomain
 from synthehr.errors import InternalError
-from synthehr.models.ctgan import CriticPhase, CriticSettings, _real_loss
-from synthehr.models.dpsgd import PatientGradients
-from synthehr.models.marginals import Conditions, FitSettings, Targets
-from synthehr.models.networks import Critic, Generator, one_hot
+from synthehr.models import ctgan, tvae
+from synthehr.models.ctgan import CriticPhase, CriticSettings
+from synthehr.models.dpsgd import PrivateNetwork
+from synthehr.models.marginals import Targets
+from synthehr.models.networks import Critic, Encoder, Generator, one_hot
+from synthehr.models.phase import conditions_of_rows
+from synthehr.models.tvae import Variational, VariationalPhase, VariationalSettings
 from synthehr.privacy.accountant import Account, EpsilonDelta, Event, Gaussian, PoissonSampledGaussian
 from synthehr.privacy.budget import Budget
+from synthehr.privacy.gradients import Outer, PatientGradients, clipped_sum
 from synthehr.privacy.partition import Values
-from synthehr.privacy.rows import GRAIN, GradientMechanism, PrivateCodes, PrivateRows, clip_patients
+from synthehr.privacy.rows import GRAIN, GradientMechanism, PrivateCodes, PrivateRows
 from synthehr.randomness import FloatArray, InsecureNoise, IntArray, NoiseSource, SystemNoise, seeded
 
 # Per check; the tails are computed in closed form or as chi-square of hundreds of terms, at a tenth of this.
 FALSE_ALARM = 1e-6
 _LEVEL = FALSE_ALARM / 10
 
-PerPatient = Callable[[IntArray, FloatArray], Tensor]
+PerPatient = Callable[[IntArray, FloatArray], PatientGradients]
+Phase = CriticPhase | VariationalPhase
 
 
 class Caught(AssertionError):
@@ -112,23 +116,46 @@ def one_thread() -> Iterator[None]:
 
 def critic_gradients(critic: Critic) -> PerPatient:
     """The real side of dp-ctgan's critic, as the model builds it, with conditions on the first column."""
-    private = PatientGradients(critic)
+    private = PrivateNetwork(critic)
 
-    def gradients(codes: IntArray, mask: FloatArray) -> Tensor:
+    def gradients(codes: IntArray, mask: FloatArray) -> PatientGradients:
         return private(
-            lambda network: _real_loss(
-                network, codes, mask, sizes=critic.sizes, draws=_FirstColumn(), device=torch.device("cpu")
+            lambda network: ctgan._real_loss(
+                network, codes, mask, sizes=critic.sizes, draws=StillDraws(), device=torch.device("cpu")
             )
         )
 
     return gradients
 
 
-class _FirstColumn:
-    """Draws of conditions that are the same for a patient alone and in company, so that both can be compared."""
+def variational_gradients(network: Variational, generator: Generator) -> PerPatient:
+    """The real side of dp-tvae's encoder and refiner, as the model builds it, with draws that stand still."""
+    private = PrivateNetwork(network)
+
+    def gradients(codes: IntArray, mask: FloatArray) -> PatientGradients:
+        return private(
+            lambda twin: tvae._real_loss(twin, codes, mask, decoder=generator, draws=StillDraws())  # type: ignore[arg-type]
+        )
+
+    return gradients
+
+
+class StillDraws:
+    """Draws that are the same for a patient alone and in company, so that both can be compared.
+
+    The first column is the condition of each row, components and noise depend on a row's place in its patient alone.
+    """
 
     def integers(self, low: int, high: int, size: tuple[int, ...]) -> IntArray:
         return np.full(size, low, dtype=np.int64)
+
+    def random(self, size: tuple[int, ...]) -> FloatArray:
+        return np.broadcast_to((0.5 + 0.37 * np.arange(size[-1])) % 1.0, size).copy()
+
+    def standard_normal(self, size: tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
+        *_, rows, latent = size
+        place = np.arange(rows)[:, None] * latent + np.arange(latent)
+        return np.broadcast_to(np.sin(1.0 + place), size).astype(dtype)
 
 
 def conditions_from_the_system(draws: np.random.Generator) -> np.random.Generator:
@@ -143,9 +170,11 @@ class Mechanisms:
     noise: Callable[[], NoiseSource] = SystemNoise
     rows: type[PrivateRows] = PrivateRows
     codes: type[PrivateCodes] = PrivateCodes
-    gradients: Callable[[Critic], PerPatient] = critic_gradients
+    critic: Callable[[Critic], PerPatient] = critic_gradients
+    variational: Callable[[Variational, Generator], PerPatient] = variational_gradients
     private_draws: Callable[[np.random.Generator], np.random.Generator] = conditions_from_the_system
-    phase: type[CriticPhase] = CriticPhase
+    critic_phase: type[CriticPhase] = CriticPhase
+    variational_phase: type[VariationalPhase] = VariationalPhase
 
     def open_rows(self, cohort: Patients, noise: NoiseSource, *, max_rows: int = 8) -> PrivateRows:
         frame, owners = frame_of(cohort)
@@ -164,15 +193,29 @@ def step_of(*, rate: float, sigma: float, clip: float, expected: float) -> Gradi
     return GradientMechanism(event=event, clip_norm=clip, expected_batch=expected)
 
 
-def long_gradients(m: Mechanisms) -> PerPatient:
-    """Gradients of a small critic whose weights are large, so that most are longer than a clip of 1."""
+def long_gradients(m: Mechanisms, sizes: tuple[int, ...] = (VALUES.size, VALUES.size)) -> dict[str, PerPatient]:
+    """Gradients of small networks, by phase, whose weights are such that most are longer than a clip of 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        critic = Critic(sizes=(VALUES.size, VALUES.size), hidden=6)
+        critic, (network, generator) = Critic(sizes=sizes, hidden=6), small_variational(sizes)
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.mul_(20.0)
-    return m.gradients(critic)
+        for parameter in network.parameters():
+            parameter.mul_(4.0)
+    return {"critic": m.critic(critic), "encoder": m.variational(network, generator)}
+
+
+def small_variational(sizes: tuple[int, ...]) -> tuple[Variational, Generator]:
+    """Encoder and refiner whose last layer is no longer zero, and the generator of the refiner; by torch's seed."""
+    generator = Generator(sizes=sizes, components=7, latent=3, hidden=6)
+    assert generator.refiner is not None
+    with torch.no_grad():
+        for parameter in (generator.mixture.logits, *generator.refiner.out.parameters()):
+            parameter.normal_()
+    generator.mixture.requires_grad_(requires_grad=False)
+    encoder = Encoder(sizes=sizes, hidden=6, latent=generator.latent)
+    return Variational(encoder, generator.refiner, sizes=sizes), generator
 
 
 def neighbours(pairs: int) -> Iterable[tuple[Patients, Patients]]:
@@ -224,29 +267,29 @@ def check_stacked_marginals_move_by_at_most_one(m: Mechanisms) -> None:
 def check_gradients_move_by_at_most_the_clip(m: Mechanisms) -> None:
     """The divided sum without noise, all patients drawn, for patients of several rows and long gradients."""
     mechanism = step_of(rate=1.0, sigma=1.0, clip=0.3, expected=2.0)
-    gradients = long_gradients(m)
-    for pair in neighbours(60):
-        with_, without = (
-            m.open_codes(cohort, Recorder()).noisy_gradient(
-                open_account(mechanism.event), gradients, mechanism=mechanism
+    for name, gradients in long_gradients(m).items():
+        for pair in neighbours(60):
+            with_, without = (
+                m.open_codes(cohort, Recorder()).noisy_gradient(
+                    open_account(mechanism.event), gradients, mechanism=mechanism
+                )
+                for cohort in pair
             )
-            for cohort in pair
-        )
-        moved = float((with_ - without).norm()) * 2.0
-        hold(moved <= 0.3 * (1 + 1e-5), f"one patient moves the gradients by {moved / 0.3:.3g} times the clip")
+            moved = float((with_ - without).norm()) * 2.0 / 0.3
+            hold(moved <= 1 + 1e-5, f"one patient moves the gradients of the {name} by {moved:.3g} times the clip")
 
 
 def check_a_patients_gradient_is_its_own(m: Mechanisms) -> None:
     """The gradient of a patient in company equals its gradient alone."""
-    gradients = long_gradients(m)
     draws = np.random.default_rng(1)
     codes = draws.integers(0, VALUES.size, (6, 1, 2))
     mask = np.ones((6, 1))
-    together = gradients(codes, mask)
-    for at in range(6):
-        alone = gradients(codes[at : at + 1], mask[at : at + 1])[0]
-        same = torch.allclose(together[at], alone, rtol=1e-4, atol=1e-4)
-        hold(same, "a patient's gradient depends on who else is in the batch")
+    for name, gradients in long_gradients(m).items():
+        together = gradients(codes, mask).matrix()
+        for at in range(6):
+            alone = gradients(codes[at : at + 1], mask[at : at + 1]).matrix()[0]
+            same = torch.allclose(together[at], alone, rtol=1e-4, atol=1e-4)
+            hold(same, f"a patient's gradient of the {name} depends on who else is in the batch")
 
 
 def check_noise_is_as_strong_as_booked(m: Mechanisms) -> None:
@@ -255,7 +298,9 @@ def check_noise_is_as_strong_as_booked(m: Mechanisms) -> None:
     for clip in (0.25, 4.0):
         mechanism = step_of(rate=0.5, sigma=1.5, clip=clip, expected=10.0)
         noisy = m.open_codes([["a"]] * 4, m.noise()).noisy_gradient(
-            open_account(mechanism.event), lambda codes, _: torch.zeros(len(codes), width), mechanism=mechanism
+            open_account(mechanism.event),
+            lambda codes, _: PatientGradients([torch.zeros(len(codes), width)]),
+            mechanism=mechanism,
         )
         _as_strong(noisy.double().numpy() * 10.0 / (1.5 * clip), "gradient")
     event = Gaussian(stage="h", noise_multiplier=3.0)
@@ -293,7 +338,9 @@ def check_noise_is_fresh(m: Mechanisms) -> None:
             torch.manual_seed(5)
             noise = m.noise()
             step = m.open_codes([["a"]], noise).noisy_gradient(
-                open_account(mechanism.event), lambda codes, _: torch.zeros(len(codes), 64), mechanism=mechanism
+                open_account(mechanism.event),
+                lambda codes, _: PatientGradients([torch.zeros(len(codes), 64)]),
+                mechanism=mechanism,
             )
             counts = m.open_rows([["a"]], noise).histogram(open_account(event), "c", VALUES, event=event)
         seen.append((step.numpy(), counts))
@@ -316,10 +363,10 @@ def check_patients_are_drawn_alone_at_the_rate(m: Mechanisms) -> None:
 
     for at in range(steps):
 
-        def see(batch: IntArray, mask: FloatArray, at: int = at) -> Tensor:
+        def see(batch: IntArray, mask: FloatArray, at: int = at) -> PatientGradients:
             sizes[at] = len(batch)
             present[batch[:, 0, 0]] += 1
-            return torch.zeros(len(batch), 1)
+            return PatientGradients([torch.zeros(len(batch), 1)])
 
         held.noisy_gradient(account, see, mechanism=mechanism)
     spread = rate * (1 - rate)
@@ -334,7 +381,9 @@ def check_the_sum_is_divided_by_a_constant(m: Mechanisms) -> None:
     mechanism = step_of(rate=1.0, sigma=1.0, clip=1.0, expected=20.0)
     for patients in (1, 50):
         mean = m.open_codes([["a"]] * patients, Recorder()).noisy_gradient(
-            open_account(mechanism.event), lambda codes, _: torch.ones(len(codes), 1), mechanism=mechanism
+            open_account(mechanism.event),
+            lambda codes, _: PatientGradients([torch.ones(len(codes), 1)]),
+            mechanism=mechanism,
         )
         hold(abs(float(mean) - patients / 20.0) < 1e-4, f"{patients} patients over 20 give {float(mean):.3g}")
 
@@ -350,68 +399,86 @@ def check_values_of_one_patient_stay_hidden(m: Mechanisms) -> None:
 
 
 def check_the_seeded_stream_does_not_feel_the_batch(m: Mechanisms) -> None:
-    """After the adversarial phase on 40 and on 400 patients the seeded generator is in the same state.
+    """After two rounds of a phase on 40 and on 400 patients the seeded generator is in the same state.
 
     Two columns: of one column numpy draws the condition without moving the generator, and nothing would show.
     """
-    states = []
     mechanism = step_of(rate=0.5, sigma=2.0, clip=1.0, expected=20.0)
-    for patients in (40, 400):
-        codes = PrivateCodes(
-            np.zeros((patients, 2), dtype=np.int64),
-            sizes=(2, 2),
-            owners=np.arange(patients),
-            patients=patients,
-            noise=SystemNoise(),
-        )
-        draws = seeded(0, 1)
-        phase = small_phase(m, draws, m.private_draws(draws))
-        for _ in range(2):
-            phase.round(codes, open_account(mechanism.event.model_copy(update={"count": 2})), mechanism=mechanism)
-        states.append(draws.bit_generator.state)
-    hold(states[0] == states[1], "who knows the seed can read the number of patients drawn off later draws")
+    for begin in (small_critic_phase, small_variational_phase):
+        states = []
+        for patients in (40, 400):
+            codes = PrivateCodes(
+                np.zeros((patients, 2), dtype=np.int64),
+                sizes=(2, 2),
+                owners=np.arange(patients),
+                patients=patients,
+                noise=SystemNoise(),
+            )
+            draws = seeded(0, 1)
+            phase, _ = begin(m, draws, m.private_draws(draws))
+            account = open_account(mechanism.event.model_copy(update={"count": 4}))
+            for _ in range(2):
+                phase.round(codes, account, mechanism=mechanism)
+            states.append(draws.bit_generator.state)
+        hold(states[0] == states[1], "who knows the seed can read the number of patients drawn off later draws")
 
 
-def small_phase(m: Mechanisms, draws: np.random.Generator, private_draws: np.random.Generator) -> CriticPhase:
-    """An adversarial phase over two columns of two values, the same weights in every call."""
-    cpu = torch.device("cpu")
-    cells = Values(values=("a", "b"), other=False, nullable=False)
-    domain = [ColumnDomain(name=name, cells=cells, counts=np.ones(2), variance=np.ones(2)) for name in "xy"]
-    targets = Targets([2, 2], patients=40, device=cpu)
+def small_critic_phase(
+    m: Mechanisms, draws: np.random.Generator, private_draws: np.random.Generator
+) -> tuple[Phase, Generator]:
+    """An adversarial phase over two columns of two values, the same weights in every call, and its generator."""
+    generator, targets = _small_generator()
+    settings = CriticSettings(steps=2, critic_steps=2, hidden=8, expected_batch=16)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(8)
+        phase = m.critic_phase(generator, targets, settings=settings, draws=draws, private_draws=private_draws)
+    return phase, generator
+
+
+def small_variational_phase(
+    m: Mechanisms, draws: np.random.Generator, private_draws: np.random.Generator
+) -> tuple[Phase, Generator]:
+    """A variational phase likewise."""
+    generator, targets = _small_generator()
+    settings = VariationalSettings(steps=2, hidden=8, expected_batch=16)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(8)
+        phase = m.variational_phase(generator, targets, settings=settings, draws=draws, private_draws=private_draws)
+    return phase, generator
+
+
+def _small_generator() -> tuple[Generator, Targets]:
+    targets = Targets([2, 2], patients=40, device=torch.device("cpu"))
     targets.add_pair((0, 1), np.eye(2) * 20.0, weight=1.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        return m.phase(
-            Generator(sizes=[2, 2], latent=4, hidden=8),
-            targets,
-            Conditions(domain, device=cpu),
-            settings=CriticSettings(steps=2, critic_steps=2, hidden=8, expected_batch=16),
-            fit=FitSettings(steps=1, batch=16),
-            draws=draws,
-            private_draws=private_draws,
-        )
+        generator = Generator(sizes=[2, 2], components=12, latent=4, hidden=8)
+        with torch.no_grad():
+            generator.mixture.logits.normal_()
+    return generator, targets
 
 
 class _Silent(PrivateCodes):
     """Shows all patients to the gradients' function, and gives nothing of what it says."""
 
     def noisy_gradient(self, account: Account, per_patient: PerPatient, *, mechanism: GradientMechanism) -> Tensor:
-        return torch.zeros_like(per_patient(*self._padded(np.arange(self._patients))).sum(dim=0))
+        return torch.zeros_like(per_patient(*self._padded(np.arange(self._patients))).matrix().sum(dim=0))
 
 
 def check_networks_know_rows_by_noisy_gradients_alone(m: Mechanisms) -> None:
     """With no gradient coming through the door, two cohorts leave the very same networks behind."""
     mechanism = step_of(rate=1.0, sigma=1.0, clip=1.0, expected=20.0)
-    left = []
-    for value in (0, 1):
-        codes = np.full((20, 2), value, dtype=np.int64)
-        held = _Silent(codes, sizes=(2, 2), owners=np.arange(20), patients=20, noise=SystemNoise())
-        phase = small_phase(m, seeded(0, 1), seeded(0, 2))
-        for _ in range(2):
-            phase.round(held, open_account(), mechanism=mechanism)
-        left.append(phase.tensors())
-    same = all(torch.equal(left[0][name], left[1][name]) for name in left[0])
-    hold(same, "weights feel the rows by another way than the noisy gradient")
+    for begin in (small_critic_phase, small_variational_phase):
+        left = []
+        for value in (0, 1):
+            codes = np.full((20, 2), value, dtype=np.int64)
+            held = _Silent(codes, sizes=(2, 2), owners=np.arange(20), patients=20, noise=SystemNoise())
+            phase, generator = begin(m, seeded(0, 1), seeded(0, 2))
+            for _ in range(2):
+                phase.round(held, open_account(), mechanism=mechanism)
+            left.append(phase.tensors() | generator.state_dict())
+        same = all(torch.equal(left[0][name], left[1][name]) for name in left[0])
+        hold(same, f"weights of the {phase.name} feel the rows by another way than the noisy gradient")
 
 
 def check_misfits_move_by_at_most_one(m: Mechanisms) -> None:
@@ -484,7 +551,7 @@ class CopiedGradient(PrivateCodes):
     def noisy_gradient(self, account: Account, per_patient: PerPatient, *, mechanism: GradientMechanism) -> Tensor:
         account.spend(mechanism.event)
         drawn = self.draw(mechanism.event.sampling_probability)
-        total = self.clipped(per_patient, drawn, mechanism.clip_norm).sum(dim=0).double()
+        total = self.clipped(per_patient, drawn, mechanism.clip_norm)
         noise = self._noise.gaussian(total.numel(), scale=self.scale(mechanism))
         return ((total + torch.from_numpy(noise)) / self.divisor(mechanism, drawn)).float()
 
@@ -492,7 +559,8 @@ class CopiedGradient(PrivateCodes):
         return np.flatnonzero(self._noise.poisson_draw(self._patients, rate=rate))
 
     def clipped(self, per_patient: PerPatient, drawn: IntArray, norm: float) -> Tensor:
-        return clip_patients(per_patient(*self._padded(drawn)), norm=norm)
+        """The sum over patients of what is left of each, in float64."""
+        return scaled_sum(gradients := per_patient(*self._padded(drawn)), lengths_of(gradients), norm=norm)
 
     def scale(self, mechanism: GradientMechanism) -> float:
         return mechanism.event.noise_multiplier * mechanism.clip_norm
@@ -501,11 +569,21 @@ class CopiedGradient(PrivateCodes):
         return mechanism.expected_batch
 
 
+def lengths_of(gradients: PatientGradients) -> Tensor:
+    """The L2 norm of each patient's gradient, from all of it written out."""
+    return gradients.matrix().double().norm(dim=1)
+
+
+def scaled_sum(gradients: PatientGradients, lengths: Tensor, *, norm: float) -> Tensor:
+    """The sum of the patients' gradients, each scaled down as if it had that length."""
+    return (norm * (1 - 1e-9) / lengths.clamp(min=norm)) @ gradients.matrix().double()
+
+
 class NoClip(CopiedGradient):
     """Gradients as long as they come."""
 
     def clipped(self, per_patient: PerPatient, drawn: IntArray, norm: float) -> Tensor:
-        return per_patient(*self._padded(drawn))
+        return per_patient(*self._padded(drawn)).matrix().double().sum(dim=0)
 
 
 class ClipPerRow(CopiedGradient):
@@ -517,7 +595,50 @@ class ClipPerRow(CopiedGradient):
 
     def clipped(self, per_patient: PerPatient, drawn: IntArray, norm: float) -> Tensor:
         codes, mask = self._padded(drawn)
-        return clip_patients(per_patient(codes[mask > 0][:, None, :], np.ones((int(mask.sum()), 1))), norm=norm)
+        rows = per_patient(codes[mask > 0][:, None, :], np.ones((int(mask.sum()), 1)))
+        return scaled_sum(rows, lengths_of(rows), norm=norm)
+
+
+class ClipPerLayer(CopiedGradient):
+    """A clip of its own for each layer's part, as many as there are."""
+
+    def clipped(self, per_patient: PerPatient, drawn: IntArray, norm: float) -> Tensor:
+        parts = per_patient(*self._padded(drawn)).parts
+        return torch.cat([clipped_sum(PatientGradients([part]), norm=norm) for part in parts])
+
+
+class LengthOfTheFirstRow(CopiedGradient):
+    """Products of rows left out: what a layer's factors say of a patient's first row is taken for its length."""
+
+    def clipped(self, per_patient: PerPatient, drawn: IntArray, norm: float) -> Tensor:
+        gradients = per_patient(*self._padded(drawn))
+        first = [Outer(p.left[:, :1], p.right[:, :1]) if isinstance(p, Outer) else p for p in gradients.parts]
+        return scaled_sum(gradients, lengths_of(PatientGradients(first)), norm=norm)
+
+
+class LengthsOfRowsAsIfApart(CopiedGradient):
+    """The diagonal of the products of rows alone, as if a patient's rows never pulled in one direction."""
+
+    def clipped(self, per_patient: PerPatient, drawn: IntArray, norm: float) -> Tensor:
+        gradients = per_patient(*self._padded(drawn))
+        squares = [
+            (p.left.double().square().sum(dim=2) * p.right.double().square().sum(dim=2)).sum(dim=1)
+            if isinstance(p, Outer)
+            else p.double().square().sum(dim=1)
+            for p in gradients.parts
+        ]
+        return scaled_sum(gradients, torch.stack(squares).sum(dim=0).sqrt(), norm=norm)
+
+
+class LayerNormLeftOut(CopiedGradient):
+    """Lengths of linear layers, each a matrix with its bias behind it; what stands elsewhere is summed unmeasured."""
+
+    def clipped(self, per_patient: PerPatient, drawn: IntArray, norm: float) -> Tensor:
+        gradients = per_patient(*self._padded(drawn))
+        first, *others = gradients.parts
+        follows = zip(others, gradients.parts, strict=False)
+        linear = [first, *(p for p, last in follows if isinstance(p, Outer) or isinstance(last, Outer))]
+        return scaled_sum(gradients, lengths_of(PatientGradients(linear)), norm=norm)
 
 
 class RowsAsUnits(PrivateRows):
@@ -619,11 +740,9 @@ class ExactCount(PrivateRows):
 def penalty_on_real_pairs(critic: Critic) -> PerPatient:
     """WGAN-GP over the real batch: the slope is taken halfway to the next patient."""
 
-    def gradients(codes: IntArray, mask: FloatArray) -> Tensor:
+    def gradients(codes: IntArray, mask: FloatArray) -> PatientGradients:
         rows = one_hot(torch.from_numpy(codes), sizes=critic.sizes)[:, 0]
-        made = [_flat(critic, _with_penalty(critic, rows[at], rows[at - 1])) for at in range(len(rows))]
-        width = sum(p.numel() for p in critic.parameters())
-        return torch.stack(made) if made else torch.zeros(0, width)
+        return _one_by_one(critic, [_with_penalty(critic, rows[at], rows[at - 1]) for at in range(len(rows))])
 
     return gradients
 
@@ -636,12 +755,32 @@ def _with_penalty(critic: Critic, row: Tensor, other: Tensor) -> Tensor:
     return loss
 
 
-def _flat(network: nn.Module, loss: Tensor) -> Tensor:
+def codes_of_a_batch(network: Variational, generator: Generator) -> PerPatient:
+    """An encoder that sees each row as its distance from the batch's mean: batch norm by another name."""
+
+    def gradients(codes: IntArray, mask: FloatArray) -> PatientGradients:
+        rows, condition = conditions_of_rows(
+            codes[:, 0],
+            sizes=network.sizes,
+            draws=StillDraws(),  # type: ignore[arg-type]
+            device=torch.device("cpu"),
+        )
+        scores = generator.mixture.logits[torch.zeros(len(rows), dtype=torch.int64)]
+        noise = torch.ones(len(rows), generator.latent)
+        losses = network(rows - rows.mean(dim=0), scores, condition, noise) if len(rows) else rows.sum(dim=1)
+        return _one_by_one(network, list(losses))
+
+    return gradients
+
+
+def _one_by_one(network: nn.Module, losses: list[Tensor]) -> PatientGradients:
     parameters = list(network.parameters())
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return torch.cat(
-        [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, found, strict=True)]
-    )
+    made = []
+    for loss in losses:
+        found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+        parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+        made.append(torch.cat([part.flatten() for part in parts]))
+    return PatientGradients([torch.stack(made) if made else torch.zeros(0, sum(p.numel() for p in parameters))])
 
 
 def conditions_from_the_seed(draws: np.random.Generator) -> np.random.Generator:
@@ -649,11 +788,27 @@ def conditions_from_the_seed(draws: np.random.Generator) -> np.random.Generator:
     return draws
 
 
-class EncoderLeftOut(CriticPhase):
-    """An encoder of real rows that moves what generates, trained on them without clip and noise."""
+class GeneratorShownRows(CriticPhase):
+    """A generator whose scores are moved towards real rows, without clip and noise."""
 
-    def _real_side(self, batch: IntArray, mask: FloatArray) -> Tensor:
+    def _real_side(self, batch: IntArray, mask: FloatArray) -> PatientGradients:
         rows = one_hot(torch.from_numpy(batch), sizes=self._critic.sizes)[:, 0]
+        assert self._generator.refiner is not None
         with torch.no_grad():
-            self._generator.out.bias += 0.1 * rows.mean(dim=0)
+            self._generator.refiner.out.bias += 0.1 * rows.mean(dim=0)
+        return super()._real_side(batch, mask)
+
+
+class EncoderLeftOut(VariationalPhase):
+    """An encoder that is trained on rows as they are; the clip and the noise are the decoder's alone."""
+
+    def _real_side(self, batch: IntArray, mask: FloatArray) -> PatientGradients:
+        both = self._private_learner.network
+        assert isinstance(both, Variational)
+        encoder = list(both.encoder.parameters())
+        losses = tvae._real_loss(both, batch, mask, decoder=self._generator, draws=self._private_draws)
+        slopes = torch.autograd.grad(losses.sum(), encoder)
+        with torch.no_grad():
+            for parameter, slope in zip(encoder, slopes, strict=True):
+                parameter.sub_(1e-3 * slope)
         return super()._real_side(batch, mask)

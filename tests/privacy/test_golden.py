@@ -103,7 +103,7 @@ def spent_by_a_fit(table, *, epsilon: float, delta: float, patients: int, rounds
         budget=Budget(epsilon=epsilon - share, delta=delta),
         policy=policy,
         patients_bought=patients,
-        critic=None if rounds is None else CriticSettings(steps=rounds),
+        gradients=None if rounds is None else CriticSettings(steps=rounds),
     )
     return [EpsilonDelta(stage="count", epsilon=share, delta=0.0), *plan.events]
 

@@ -8,7 +8,12 @@
 | seeded noise | `check_noise_is_fresh` |
 | fixed batches for Poisson | `check_patients_are_drawn_alone_at_the_rate` |
 | rows chosen by category | `check_patients_are_drawn_alone_at_the_rate` |
+| lengths of the first row alone | `check_gradients_move_by_at_most_the_clip` |
+| lengths of rows as if apart | `check_gradients_move_by_at_most_the_clip` |
+| a clip a layer | `check_gradients_move_by_at_most_the_clip` |
+| layer norm left out of the length | `check_gradients_move_by_at_most_the_clip` |
 | penalty on real pairs | `check_a_patients_gradient_is_its_own`, `check_gradients_move_by_at_most_the_clip` |
+| codes of a batch | `check_a_patients_gradient_is_its_own`, `check_gradients_move_by_at_most_the_clip` |
 | exact categories | `check_values_of_one_patient_stay_hidden` |
 | exact count | `check_the_count_is_noised_as_booked` |
 | row for patient as unit, histograms | `check_histograms_move_by_at_most_one` |
@@ -19,6 +24,7 @@
 | shares that sum to more than 1 | `check_stacked_marginals_move_by_at_most_one` |
 | conditions of real rows from the seeded stream | `check_the_seeded_stream_does_not_feel_the_batch` |
 | encoder left out | `check_networks_know_rows_by_noisy_gradients_alone` |
+| generator shown rows | `check_networks_know_rows_by_noisy_gradients_alone` |
 | distances noised as if there were one | `check_misfits_move_by_at_most_one` |
 
 Each defect is caught by these checks and by no other: a defect that any check would catch proves little. Checks by
@@ -32,6 +38,7 @@ from defects import (
     CHECKS,
     Caught,
     ChosenByCategory,
+    ClipPerLayer,
     ClipPerRow,
     CopiedGradient,
     DividedByTheDrawn,
@@ -39,7 +46,11 @@ from defects import (
     ExactCategories,
     ExactCount,
     FixedBatches,
+    GeneratorShownRows,
     HalvedNoise,
+    LayerNormLeftOut,
+    LengthOfTheFirstRow,
+    LengthsOfRowsAsIfApart,
     Mechanisms,
     MisfitsAsOne,
     NoClip,
@@ -47,6 +58,7 @@ from defects import (
     RowsAsUnits,
     SeededNoise,
     UncheckedShares,
+    codes_of_a_batch,
     conditions_from_the_seed,
     one_thread,
     penalty_on_real_pairs,
@@ -59,7 +71,12 @@ DEFECTS: dict[str, Mechanisms] = {
     "seeded noise": Mechanisms(noise=SeededNoise),
     "fixed batches for Poisson": Mechanisms(noise=FixedBatches),
     "rows chosen by category": Mechanisms(codes=ChosenByCategory),
-    "penalty on real pairs": Mechanisms(gradients=penalty_on_real_pairs),
+    "lengths of the first row alone": Mechanisms(codes=LengthOfTheFirstRow),
+    "lengths of rows as if apart": Mechanisms(codes=LengthsOfRowsAsIfApart),
+    "a clip a layer": Mechanisms(codes=ClipPerLayer),
+    "layer norm left out of the length": Mechanisms(codes=LayerNormLeftOut),
+    "penalty on real pairs": Mechanisms(critic=penalty_on_real_pairs),
+    "codes of a batch": Mechanisms(variational=codes_of_a_batch),
     "exact categories": Mechanisms(rows=ExactCategories),
     "exact count": Mechanisms(rows=ExactCount),
     "row for patient as unit, histograms": Mechanisms(rows=RowsAsUnits),
@@ -67,7 +84,8 @@ DEFECTS: dict[str, Mechanisms] = {
     "mean over the drawn batch": Mechanisms(codes=DividedByTheDrawn),
     "shares that sum to more than 1": Mechanisms(codes=UncheckedShares),
     "conditions of real rows from the seeded stream": Mechanisms(private_draws=conditions_from_the_seed),
-    "encoder left out": Mechanisms(phase=EncoderLeftOut),
+    "encoder left out": Mechanisms(variational_phase=EncoderLeftOut),
+    "generator shown rows": Mechanisms(critic_phase=GeneratorShownRows),
     "distances noised as if there were one": Mechanisms(codes=MisfitsAsOne),
 }
 

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from synthehr.errors import InternalError
-from synthehr.models.dpsgd import PatientGradients
+from synthehr.models.dpsgd import PrivateNetwork
 from synthehr.models.networks import Critic, one_hot
 from synthehr.privacy.accountant import Account, EpsilonDelta, Gaussian, PoissonSampledGaussian
 from synthehr.privacy.budget import Budget
+from synthehr.privacy.gradients import PatientGradients
 from synthehr.privacy.partition import Intervals, Values
 from synthehr.privacy.rows import (
     GRAIN,
     GradientMechanism,
     PrivateCodes,
     PrivateRows,
-    clip_patients,
     selection_threshold,
 )
 from synthehr.randomness import InsecureNoise, NoiseSource, SystemNoise
@@ -168,7 +168,9 @@ def test_every_touch_is_booked_before_it_runs() -> None:
         lambda: rows.select_values(empty, "c", event=EVENT, failure=failure),
         lambda: codes.marginals(empty, [(0,)], shares=[1.0], event=EVENT),
         lambda: codes.misfits(empty, [(0,)], [np.zeros(4)], event=EVENT),
-        lambda: codes.noisy_gradient(empty, lambda c, m: torch.zeros(len(c), 3), mechanism=mechanism),
+        lambda: codes.noisy_gradient(
+            empty, lambda c, m: PatientGradients([torch.zeros(len(c), 3)]), mechanism=mechanism
+        ),
     ):
         with pytest.raises(InternalError, match="not in the plan"):
             touch()
@@ -226,42 +228,15 @@ def test_the_threshold_keeps_its_delta_by_hand() -> None:
     )
 
 
-def test_clipping_scales_long_gradients_and_drops_those_that_are_not_finite() -> None:
-    gradients = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [math.inf, 1.0], [math.nan, 1.0]])
-    clipped = clip_patients(gradients, norm=1.0)
-    torch.testing.assert_close(clipped[:3], torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]), rtol=2e-6, atol=0.0)
-    assert torch.equal(clipped[3:], torch.zeros(2, 2))
-    wild = clip_patients(torch.randn(500, 40) * 10 ** torch.randn(500, 1), norm=0.7)
-    assert float(wild.double().norm(dim=1).max()) <= 0.7
-
-
 def _critic_loss(critic: nn.Module, codes: np.ndarray, mask: np.ndarray, sizes=(3, 4)) -> torch.Tensor:
     rows = one_hot(torch.from_numpy(codes), sizes=sizes)
     weight = torch.from_numpy(mask).float()
     return -(critic(rows, rows * 0.5) * weight).sum(1) / weight.sum(1).clamp(min=1.0)
 
 
-@pytest.mark.parametrize("most", [1, 8])
-def test_patient_gradients_equal_a_loop_over_patients(most: int) -> None:
-    torch.manual_seed(0)
-    draws = np.random.default_rng(0)
-    critic = Critic(sizes=(3, 4), hidden=16)
-    private = PatientGradients(critic)
-    counts = draws.integers(0 if most > 1 else 1, most + 1, 20)
-    codes = np.stack([draws.integers(0, 3, (20, most)), draws.integers(0, 4, (20, most))], axis=2)
-    mask = (np.arange(most) < counts[:, None]).astype(float)
-    ours = private(lambda network: _critic_loss(network, codes, mask))
-    for at in range(20):
-        critic.zero_grad()
-        keep = slice(0, max(int(counts[at]), 1))  # a loop that never sees the padding
-        _critic_loss(critic, codes[at : at + 1, keep], mask[at : at + 1, keep]).sum().backward()
-        alone = torch.cat([p.grad.flatten() for p in critic.parameters()])
-        torch.testing.assert_close(ours[at], alone, rtol=1e-5, atol=1e-7)
-
-
 def test_no_patient_drawn_is_a_step_of_noise_alone() -> None:
     critic = Critic(sizes=(3, 4), hidden=8)
-    private = PatientGradients(critic)
+    private = PrivateNetwork(critic)
     width = sum(p.numel() for p in critic.parameters())
     codes = PrivateCodes(
         np.zeros((4, 2), dtype=np.int64),
@@ -291,7 +266,7 @@ def test_one_patient_moves_a_gradient_by_at_most_the_clip(cohort, at: int) -> No
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.mul_(20.0)  # gradients well past the clip
-    private = PatientGradients(critic)
+    private = PrivateNetwork(critic)
     sums = []
     step = PoissonSampledGaussian(stage="g", sampling_probability=1.0, noise_multiplier=1.0)
     for version in (cohort, cohort[:at] + cohort[at + 1 :]):
@@ -307,11 +282,6 @@ def test_one_patient_moves_a_gradient_by_at_most_the_clip(cohort, at: int) -> No
         )
         assert noise.given[-1][1] == pytest.approx(0.3)
     assert float((sums[0] - sums[1]).norm()) <= 0.3 * (1 + 1e-5)
-
-
-def test_opacus_refuses_a_layer_that_mixes_patients() -> None:
-    with pytest.raises(NotImplementedError):
-        PatientGradients(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)))
 
 
 def test_private_rows_show_nothing_of_themselves() -> None:

@@ -70,9 +70,10 @@ def test_one_patient_moves_selection_and_count_by_at_most_one(cohort, at: int) -
     assert count_given(cohort) - count_given(less) == 1.0
 
 
-def test_one_patient_moves_a_gradient_by_at_most_the_clip_in_1000_pairs_and_by_all_of_it_in_some() -> None:
+@pytest.mark.parametrize("phase", ["critic", "encoder"])
+def test_one_patient_moves_a_gradient_by_at_most_the_clip_in_1000_pairs_and_by_all_of_it_in_some(phase: str) -> None:
     mechanism = step_of(rate=1.0, sigma=1.0, clip=0.3, expected=1.0)
-    gradients = long_gradients(OURS)
+    gradients = long_gradients(OURS)[phase]
     moved = []
     with one_thread():
         for pair in neighbours(1000):
@@ -163,7 +164,7 @@ SCHEMA = load_schema(
 def planned() -> ColumnPlan:
     policy = load_policy("standard")
     budget = Budget(epsilon=1.0 - policy.shares.count, delta=1e-6)
-    plan = plan_fit(SCHEMA.root, budget=budget, policy=policy, patients_bought=5_000, critic=None).domain["code"]
+    plan = plan_fit(SCHEMA.root, budget=budget, policy=policy, patients_bought=5_000, gradients=None).domain["code"]
     assert plan.selection_failure is not None
     assert plan.selection_failure.delta == pytest.approx(1e-7)  # a tenth of delta, for one column
     return plan
