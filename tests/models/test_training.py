@@ -59,8 +59,9 @@ def test_the_same_seed_does_not_move_the_noise(small_cohort) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_another_seed_moves_weights_and_nothing_that_was_bought(small_cohort, model: str) -> None:
-    # Histograms draw no private gradient's batch, so that with the same test noise all of them come out the same.
+def test_a_seed_repeats_weights_under_test_noise_and_another_moves_them_but_not_the_account(
+    small_cohort, model: str
+) -> None:
     first, again, other = (fit(small_cohort, seed=s, model=model) for s in (5, 5, 6))
     for name, value in first.weights.items():
         assert torch.equal(value, again.weights[name])
