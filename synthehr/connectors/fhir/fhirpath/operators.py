@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from decimal import Decimal, DivisionByZero, InvalidOperation, localcontext
 from typing import Any
@@ -26,9 +27,9 @@ class Test(Plan):
     def __init__(self, *, source: str, types: Types = BOOLEAN) -> None:
         super().__init__(types, many=False, source=source)
 
+    @abstractmethod
     def value(self, w: Writer) -> str:
         """Write the step and return the variable of its value, or None."""
-        raise NotImplementedError
 
     def single(self, w: Writer, *, boxed: bool = False) -> str:
         """See :meth:`Plan.single`."""

@@ -8,6 +8,7 @@ extensions.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -83,7 +84,7 @@ def unboxed(w: Writer, sink: Sink) -> Sink:
     return give
 
 
-class Plan:
+class Plan(ABC):
     """One compiled step. ``source`` is the text of the whole expression, for messages."""
 
     def __init__(self, types: Types, *, many: bool, source: str) -> None:
@@ -91,9 +92,9 @@ class Plan:
         self.many = many
         self.source = source
 
+    @abstractmethod
     def emit(self, w: Writer, sink: Sink, *, boxed: bool) -> None:
         """Write the loops over the items, with ``sink`` at their heart. Raw items are never None."""
-        raise NotImplementedError
 
     def single(self, w: Writer, *, boxed: bool = False) -> str:
         """Write the step and return the variable of its only item, or None; several items raise at run time."""
