@@ -164,7 +164,8 @@ class DPSynthesizer:
             DataError: the records do not follow the metadata.
             BudgetExceededError: the policy, the rule on delta or the ledger refuses.
 
-        Privacy: the whole of epsilon is spent; the release carries the account.
+        Privacy: the whole of epsilon is spent; the release carries the account. A fit that was refused or broke off may
+        have spent of it too, and the synthesizer can be fitted again: only a ledger counts both.
         """
         if self._release is not None:
             raise ConfigError(
