@@ -27,14 +27,15 @@ check: $(READY)  ## Lint, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-evidence: $(READY)  ## Run the slow tests
+evidence: $(READY)  ## Run the slow tests, and measure how often intervals hold
 	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python evaluation/bench/coverage.py
 
 bench: $(READY)  ## Fit and score our models and the peers' on real tables; finished cells are kept
 	$(BIN)/python evaluation/bench/peers.py --envs .bench $(if $(DATA),--data $(DATA))
 
 schemas: $(READY)  ## Write the JSON Schemas of all files anew
-	$(BIN)/python -m synthehr.config_schemas
+	$(BIN)/python -m synthehr.config_schemas schemas/config
 
 clean:  ## Remove what make made
 	rm -rf $(VENV) demo

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from synthehr.outputs import Synthesis, synthesize
     from synthehr.pipeline import evaluate, fit, load_release, read
     from synthehr.release import Release, SyntheticCohort
+    from synthehr.reporting.publish import assert_fit_to_publish
     from synthehr.reporting.report import Report
     from synthehr.schema.files import load_schema
     from synthehr.schema.model import Schema
@@ -40,7 +41,7 @@ __all__ = [
     "SynthehrError",
     "Synthesis",
     "SyntheticCohort",
-    "__version__",
+    "assert_fit_to_publish",
     "baseline",
     "evaluate",
     "fit",
@@ -59,6 +60,7 @@ _HOMES = {
     "Schema": "synthehr.schema.model",
     "SyntheticCohort": "synthehr.release",
     "Synthesis": "synthehr.outputs",
+    "assert_fit_to_publish": "synthehr.reporting.publish",
     "baseline": "synthehr.comparison",
     "evaluate": "synthehr.pipeline",
     "fit": "synthehr.pipeline",

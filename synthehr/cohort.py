@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -80,6 +81,17 @@ class Cohort(Generic[S]):
         """Names of the tables; no counts, since those of real records are private."""
         return f"Cohort(tables={sorted(self.tables)})"
 
+    def _repr_html_(self) -> str:
+        """Tables and their columns, for a notebook; no value and no count, since those of real records are private."""
+        rows = []
+        for name, link in self.schema.links.items():
+            hangs = f" of {escape(link.parent)} by {escape(str(link.foreign_key))}" if link.parent else ""
+            columns = ", ".join(escape(column) for column in self.tables[name].columns)
+            rows.append(f"<tr><th scope='row'>{escape(name)}{hangs}</th><td>{columns}</td></tr>")
+        head = "<tr><th scope='col'>table</th><th scope='col'>columns</th></tr>"
+        told = "Values and counts are not shown: those of real records are private."
+        return f"<table><caption>{type(self).__name__}. {told}</caption>{head}{''.join(rows)}</table>"
+
     def owners(self, table: str) -> np.ndarray:
         """For each row of ``table``, the row number of its patient in the root table. Shape ``(rows,)``."""
         return self._owners[table]
@@ -127,7 +139,7 @@ class Cohort(Generic[S]):
             if link.parent is None:
                 stays[table] = np.ones(len(self), dtype=bool)
                 continue
-            stay = stays[link.parent][self._parent_rows(table)]
+            stay = stays[link.parent][self.parent_rows(table)]
             if table in most:
                 rows_left = np.flatnonzero(stay)
                 stay[rows_left] = _chosen(
@@ -181,11 +193,15 @@ class Cohort(Generic[S]):
                 )
         if link.parent is None:
             return np.arange(frame.height, dtype=np.int64)
-        owners: np.ndarray = self._owner_rows(link.parent)[self._parent_rows(table)]
+        owners: np.ndarray = self._owner_rows(link.parent)[self.parent_rows(table)]
         return owners
 
-    def _parent_rows(self, table: str) -> np.ndarray:
-        """For each row of a child table the row number of its parent row, shape ``(rows,)``."""
+    def parent_rows(self, table: str) -> np.ndarray:
+        """For each row of a child table the row number of its parent row, shape ``(rows,)``.
+
+        Raises:
+            DataError: a row points to no row of the parent.
+        """
         link = self.schema.links[table]
         assert link.parent is not None, "the root has none"
         parent_key = self.schema.links[link.parent].key

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,17 +16,19 @@ import polars as pl
 
 from synthehr.cohort import Cohort
 from synthehr.connectors.folders import new_folder, withhold
+from synthehr.connectors.optout import Admission
 from synthehr.connectors.records import Records, SchemaSource, read, schema_of
 from synthehr.errors import ConfigError
 from synthehr.manifest import Provenance
 from synthehr.models.baselines import EPOCHS, FittedBaseline, check_settings, fit_baseline
-from synthehr.outputs import HOLDOUT, check_share, write_split, write_synthetic
+from synthehr.outputs import HOLDOUT, check_format, check_share, write_split, write_synthetic
 from synthehr.pipeline import OnCheck, check_count, check_seed, evaluate
 from synthehr.randomness import fresh_seed, seeded
 from synthehr.release import SyntheticCohort
 from synthehr.schema.model import IdColumn, Schema, Table
 
 if TYPE_CHECKING:
+    from synthehr.connectors.fhir.reading import FhirOptions
     from synthehr.reporting.report import Report
 
 __all__ = ["Baseline", "Comparison", "baseline", "synthesize_baseline"]
@@ -133,6 +135,8 @@ def synthesize_baseline(
     seed: int | None = None,
     device: str = "auto",
     allow_insecure: bool = False,
+    opt_out: str | Path | None = None,
+    fhir: FhirOptions | None = None,
     on_fit: Callable[[str], None] | None = None,
     on_check: OnCheck | None = None,
 ) -> Comparison:
@@ -149,11 +153,13 @@ def synthesize_baseline(
         epochs: passes over the records.
         holdout: share of patients set aside for the evaluation.
         n: number of synthetic patients; without it the number fitted on.
-        format: of the synthetic tables, ``parquet`` or ``csv``.
+        format: of the synthetic tables, ``parquet`` or ``csv``; or ``fhir-ndjson`` or ``fhir-bundle``.
         suite: name or YAML file of the gates.
         seed: of the split, the fit and the sample.
         device: ``auto``, ``cpu`` or ``cuda``.
         allow_insecure: must be true: who sets it knows that the outcome is not private.
+        opt_out: file of the keys of patients who are left out.
+        fhir: how FHIR is read; what was left out is told in ``split/``.
         on_fit: called with the name of the model before it is fitted.
         on_check: called with each check of the evaluation.
 
@@ -169,15 +175,20 @@ def synthesize_baseline(
             f"model {model!r} learns without privacy, so that what it makes may repeat patients: "
             "use it to compare with and nothing else, with --allow-insecure"
         )
-    declared = schema_of(source, schema)
+    declared = schema_of(source, schema, fhir=fhir)
+    admission = Admission.by(opt_out, schema=declared)
+    check_format(format, schema=declared)
     _check(declared, model=model, epochs=epochs, seed=seed, device=device)
     check_share(holdout)
     if n is not None:
         check_count(n)
     gates = load_suite(suite)
     with new_folder(out) as folder:
-        train, kept = read(source, schema=declared).split(holdout=holdout, seed=seed)
-        write_split(folder / "split", train, kept)
+        (folder / "split").mkdir(mode=0o700)
+        told = None if fhir is None else replace(fhir, notes=folder / "split")
+        cohort = read(source, schema=declared, admission=admission, fhir=told)
+        train, kept = cohort.split(holdout=holdout, seed=seed)
+        write_split(folder / "split", train, kept, left_out=admission.left_out)
         if on_fit is not None:
             on_fit(model)
         made = baseline(train, model=model, epochs=epochs, seed=seed, device=device)

@@ -10,6 +10,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "InternalError",
+    "NotFitToPublishError",
     "SchemaError",
     "SynthehrError",
 ]
@@ -49,3 +50,9 @@ class InternalError(SynthehrError, AssertionError):
     """A promise of the code itself did not hold; nothing was released."""
 
     exit_code = 1
+
+
+class NotFitToPublishError(SynthehrError, AssertionError):
+    """A report does not show that its cohort may be published."""
+
+    exit_code = 5

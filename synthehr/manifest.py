@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from synthehr.encoding.records import ColumnRecord
-from synthehr.models.base import GeneratorShape
+from synthehr.models.base import ConditionalRecord, GeneratorShape
 from synthehr.models.drawing import Method
 from synthehr.privacy.accountant import EpsilonDelta, Gaussian, PoissonSampledGaussian
 from synthehr.privacy.budget import NEIGHBOURS, UNIT
 
-__all__ = ["Manifest", "ModelRecord", "PrivacyRecord", "Provenance"]
+__all__ = ["Manifest", "ModelRecord", "PrivacyRecord", "Provenance", "TableRecord"]
 
 
 class _Record(BaseModel):
@@ -45,13 +45,30 @@ class ModelRecord(_Record):
     seed: int
 
 
+class TableRecord(_Record):
+    """What was learned of a table beside the patients' own."""
+
+    domain: tuple[ColumnRecord, ...] = Field(
+        description="Cells of the table's own columns; its other columns repeat those of ancestors and earlier rows."
+    )
+    conditionals: tuple[ConditionalRecord, ...] = Field(
+        description="How each column is drawn given what is known before it, in that order."
+    )
+
+
 class Manifest(_Record):
     """Contents of ``manifest.json``."""
 
     release: Literal[1] = 1
     label: str = "A model of patients under differential privacy. What it makes is synthetic: no row is a patient."
     schema_: dict[str, Any] = Field(alias="schema")
-    domain: tuple[ColumnRecord, ...]
+    domain: tuple[ColumnRecord, ...] = Field(description="Cells of the patients' own columns.")
+    tables: dict[str, TableRecord] = Field(
+        default_factory=dict, description="The other tables that were learned, ancestors first."
+    )
+    max_rows: dict[str, int] = Field(
+        default_factory=dict, description="Rows of one patient that were learned from at most, by other table."
+    )
     model: ModelRecord
     patients_bought: int = Field(description="The noisy count of patients the model was fitted on.")
     privacy: PrivacyRecord
@@ -106,5 +123,9 @@ class Provenance(_Record):
     )
     drawing: DrawingRecord | None = None
     balance: BalanceRecord | None = None
+    rows_left_out: dict[str, int] = Field(
+        default_factory=dict,
+        description="Rows of other tables that no draw made lawful under the declared rules, and so are not there.",
+    )
     shares: str = Field(default="Shares are the model's.", description="Whose shares the cohort shows.")
     versions: dict[str, str]

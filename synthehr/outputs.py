@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, Unpack
+
+import polars as pl
 
 from synthehr.cohort import Cohort
-from synthehr.connectors.files import TableWriter, write_tables
+from synthehr.connectors.fhir.write import FHIR_FORMATS, check_writable
+from synthehr.connectors.files import FORMATS, TableWriter, write_tables
 from synthehr.connectors.folders import check_new, new_folder, withhold
+from synthehr.connectors.made_up_calendar import MadeUpCalendar
+from synthehr.connectors.meds.layout import MEDS, Layout
+from synthehr.connectors.omop.targets import OMOP_FORMATS
+from synthehr.connectors.omop.writing import check_writable as check_omop
+from synthehr.connectors.optout import Admission, write_audit
 from synthehr.connectors.records import Records, SchemaSource, read, schema_of
 from synthehr.errors import BudgetExceededError, ConfigError, DataError
 from synthehr.pipeline import (
@@ -30,8 +38,10 @@ from synthehr.privacy.policy import load_policy
 from synthehr.randomness import fresh_seed
 from synthehr.schema.files import load_schema
 from synthehr.schema.model import Schema
+from synthehr.schema.review import capped
 
 if TYPE_CHECKING:
+    from synthehr.connectors.fhir.reading import FhirOptions
     from synthehr.evaluation.suite import Suite
     from synthehr.manifest import Provenance
     from synthehr.models.checkpoint import Checkpoint
@@ -40,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Synthesis",
+    "check_format",
     "check_share",
     "new_folder",
     "save_evaluation",
@@ -84,6 +95,8 @@ def save_fit(
     split_out: str | Path | None = None,
     seed: int | None = None,
     resume: bool = False,
+    opt_out: str | Path | None = None,
+    fhir: FhirOptions | None = None,
     **options: Unpack[FitOptions],
 ) -> Release:
     """Read records, set patients aside for the evaluation where asked, fit, and write the release.
@@ -100,6 +113,8 @@ def save_fit(
         split_out: new folder for the private parts ``train`` and ``holdout``; readable by its owner alone.
         seed: of the split and of what the fit does with it.
         resume: go on with the interrupted fit of this ``out``.
+        opt_out: file of the keys of patients who are left out.
+        fhir: how FHIR is read; what was left out is told in ``split_out``.
         options: see :func:`synthehr.pipeline.fit`.
 
     Raises:
@@ -108,7 +123,8 @@ def save_fit(
     """
     from synthehr.models.checkpoint import Checkpoint
 
-    schema = schema_of(source, schema)
+    schema = _fitted_schema(source, schema, options, fhir=fhir)
+    admission = Admission.by(opt_out, schema=schema)
     lies = Path(out).absolute()
     lies = lies.with_name(f"{lies.name}.checkpoint")
     if not resume:
@@ -127,10 +143,19 @@ def save_fit(
     if split_out is not None and not (resume and Path(split_out).is_dir()):
         check_new(split_out)
     with _checkpoint(lies, options=fixed, resume=resume) as kept:
-        train = _train_part(source, schema=schema, holdout=holdout, split_out=split_out, kept=kept)
+        train = _train_part(
+            source, schema=schema, holdout=holdout, split_out=split_out, kept=kept, admission=admission, fhir=fhir
+        )
         release = fit(train, seed=int(kept.options["seed"]), checkpoint=kept, **options)
         release.save(target)
     return release
+
+
+def _fitted_schema(
+    source: Records, schema: SchemaSource | None, options: FitOptions, *, fhir: FhirOptions | None
+) -> Schema:
+    """The schema that is fitted under: the public part of a draft, with ages capped where the policy says so."""
+    return capped(schema_of(source, schema, fhir=fhir), years=load_policy(options.get("policy", POLICY)).cap_age)
 
 
 def _fixed(options: FitOptions, *, schema: SchemaSource, holdout: float | None, seed: int | None) -> dict[str, Any]:
@@ -212,17 +237,26 @@ def _train_part(
     holdout: float | None,
     split_out: str | Path | None,
     kept: Checkpoint,
+    admission: Admission,
+    fhir: FhirOptions | None,
 ) -> Cohort[Schema]:
     """The records to learn from. A split is on disk before a row is touched, and is the same after an interrupt."""
     if holdout is None or split_out is None:
-        return read(source, schema=schema)
+        return read(source, schema=schema, admission=admission, fhir=fhir)
     target = Path(split_out)
     if not target.is_dir():
         seed = int(kept.options["seed"])
         with new_folder(target, private=True) as folder:
-            write_split(folder, *read(source, schema=schema).split(holdout=holdout, seed=seed))
+            told = _with_notes(fhir, folder)
+            parts = read(source, schema=schema, admission=admission, fhir=told).split(holdout=holdout, seed=seed)
+            write_split(folder, *parts, left_out=admission.left_out)
         kept.put(made=[str(target.absolute())])
     return read(target / "train", schema=schema)
+
+
+def _with_notes(fhir: FhirOptions | None, folder: Path) -> FhirOptions | None:
+    """The same way of reading FHIR, with a private folder for what it leaves out."""
+    return None if fhir is None else replace(fhir, notes=folder)
 
 
 def save_sample(
@@ -238,22 +272,39 @@ def save_sample(
 ) -> Provenance:
     """Draw a synthetic cohort and write it with ``PROVENANCE.json`` into the new folder ``out``.
 
-    Patients are written as they are drawn: memory does not grow with ``n``.
+    Patients are written as they are drawn: memory does not grow with ``n``, but for FHIR.
 
     Returns:
         what ``PROVENANCE.json`` says.
 
     Raises:
         ConfigError: a setting is outside what it may be, or ``out`` exists or cannot be written.
+        SchemaError: the release makes columns that FHIR has no place for, and FHIR is asked for.
         DataError: the release is broken, or no patient or next to none meets the conditions.
     """
     check_count(n)
     check_seed(seed)
     with new_folder(out) as folder:
         opened = load_release(release) if isinstance(release, str | Path) else release
-        with TableWriter(folder, opened.schema.subject, format=format) as writer:
+        check_format(format, schema=opened.schema)
+        seed = fresh_seed() if seed is None else seed
+        if format in (*FHIR_FORMATS, MEDS, *OMOP_FORMATS):
+            cohort = opened.sample(n, seed=seed, where=where, balance=balance, allow_insecure=allow_insecure)
+            write_synthetic(folder, cohort, format=format)
+            return cohort.provenance
+        calendar = MadeUpCalendar(opened.schema, seed=seed)
+        with ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(TableWriter(folder, name, format=format, declared=table))
+                for name, table in opened.schema.tables.items()
+            }
+
+            def write(part: dict[str, pl.DataFrame]) -> None:
+                for name, frame in calendar.dated(part).items():
+                    writers[name].write(frame)
+
             provenance = opened.sample_to(
-                writer.write, n, seed=seed, where=where, balance=balance, allow_insecure=allow_insecure
+                write, n, seed=seed, where=where, balance=balance, allow_insecure=allow_insecure
             )
         _write_provenance(folder, provenance)
     return provenance
@@ -268,7 +319,10 @@ def save_evaluation(
     schema: SchemaSource | None = None,
     suite: str | Path | Suite = "ci",
     release: str | Path | Release | None = None,
+    audit: str | Path | None = None,
     seed: int = 0,
+    sections: Collection[str] | None = None,
+    audience: Literal["internal", "public"] = "internal",
     on_progress: OnCheck | None = None,
 ) -> Report:
     """Evaluate as :func:`synthehr.pipeline.evaluate` does, and write the report into the new folder ``out``."""
@@ -280,10 +334,12 @@ def save_evaluation(
         schema=schema,
         suite=suite,
         release=release,
+        audit=audit,
         seed=seed,
+        sections=sections,
         on_progress=on_progress,
     )
-    report.save(target)
+    report.save(target, audience=audience)
     return report
 
 
@@ -297,6 +353,8 @@ def synthesize(
     format: str = "parquet",
     suite: str | Path | None = None,
     seed: int | None = None,
+    opt_out: str | Path | None = None,
+    fhir: FhirOptions | None = None,
     on_check: OnCheck | None = None,
     **options: Unpack[FitOptions],
 ) -> Synthesis:
@@ -311,9 +369,11 @@ def synthesize(
         out: the new folder.
         holdout: share of patients set aside for the evaluation.
         n: number of synthetic patients; without it the bought (noisy) number of patients fitted on.
-        format: of the synthetic tables, ``parquet`` or ``csv``.
+        format: of the synthetic tables, ``parquet`` or ``csv``; or ``fhir-ndjson`` or ``fhir-bundle``.
         suite: name or YAML file of the gates; without it the one that the policy requires, or ``ci``.
         seed: of the split, of sampling and of initial weights; never of the noise.
+        opt_out: file of the keys of patients who are left out.
+        fhir: how FHIR is read; what was left out is told in ``split/``.
         on_check: called with each check of the evaluation.
         options: see :func:`synthehr.pipeline.fit`; ``on_progress`` is called with each step of the fit.
 
@@ -323,16 +383,19 @@ def synthesize(
         DataError: the records are missing, unreadable or break the schema; or the ledger was tampered with.
         BudgetExceededError: the policy, the rule on delta or the ledger refuses.
     """
-    schema = schema_of(source, schema)
+    schema = _fitted_schema(source, schema, options, fhir=fhir)
+    admission = Admission.by(opt_out, schema=schema)
     _check(options, seed=seed, schema=schema)
+    check_format(format, schema=schema)
     check_share(holdout)
     if n is not None:
         check_count(n)
     gates = _gates(suite, policy=options.get("policy", POLICY))
     with new_folder(out) as folder:
-        cohort = read(source, schema=schema)
+        (folder / "split").mkdir(mode=0o700)
+        cohort = read(source, schema=schema, admission=admission, fhir=_with_notes(fhir, folder / "split"))
         train, kept = cohort.split(holdout=holdout, seed=seed)
-        write_split(folder / "split", train, kept)
+        write_split(folder / "split", train, kept, left_out=admission.left_out)
         release = fit(train, seed=seed, **options)
         release.save(folder / "release")
         synthetic = release.sample(max(1, release.manifest.patients_bought) if n is None else n, seed=seed)
@@ -381,22 +444,64 @@ def _check(options: FitOptions, *, seed: int | None, schema: SchemaSource, resum
     )
 
 
-def write_split(folder: Path, train: Cohort[Schema], holdout: Cohort[Schema]) -> None:
-    """Write the real train and holdout parts into an existing folder, and withhold it from all but its owner."""
+def write_split(
+    folder: Path, train: Cohort[Schema], holdout: Cohort[Schema], *, left_out: Mapping[str, int] | None = None
+) -> None:
+    """Write the real train and holdout parts into an existing folder, and withhold it from all but its owner.
+
+    ``AUDIT.json`` there counts patients who were left out since they opted out, by what said so.
+    """
     for name, part in (("train", train), ("holdout", holdout)):
         (folder / name).mkdir(parents=True)
         write_tables(part, folder / name, format="parquet")
+    if left_out:
+        write_audit(folder / "AUDIT.json", left_out)
     withhold(folder)
 
 
 def write_synthetic(folder: Path, cohort: SyntheticCohort, *, format: str) -> None:
-    """Write a synthetic cohort and its provenance into an existing folder."""
-    write_tables(cohort, folder, format=format)
+    """Write a synthetic cohort and its provenance into an existing folder, dates on a made-up calendar.
+
+    As FHIR, every resource is labelled synthetic.
+    """
+    if format in FHIR_FORMATS:
+        from synthehr.connectors.fhir.write_conversion import write_synthetic as write_fhir
+
+        write_fhir(cohort, folder, format=format, provenance=cohort.provenance)
+    elif format == MEDS:
+        from synthehr.connectors.meds.writing import write_meds
+
+        told = cohort.provenance
+        write_meds(cohort, folder, seed=told.seed, synthetic=True, release_digest=told.release_digest)
+    elif format in OMOP_FORMATS:
+        from synthehr.connectors.omop.conversion import convert_to_omop
+
+        told = cohort.provenance
+        of = f"release {told.release_digest}, epsilon {told.epsilon}, delta {told.delta}"
+        convert_to_omop(cohort, folder, format=format, seed=told.seed, synthetic=True, told=of)
+    else:
+        calendar = MadeUpCalendar(cohort.schema, seed=cohort.provenance.seed)
+        for name, frame in calendar.dated(cohort.tables).items():
+            with TableWriter(folder, name, format=format, declared=cohort.schema.tables[name]) as writer:
+                writer.write(frame)
     _write_provenance(folder, cohort.provenance)
 
 
 def _write_provenance(folder: Path, provenance: Provenance) -> None:
     (folder / "PROVENANCE.json").write_text(provenance.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def check_format(format: str, *, schema: Schema) -> None:
+    """Refuse a format that is not known, or that has no place for what the schema declares."""
+    known = (*FORMATS, MEDS, *OMOP_FORMATS, *FHIR_FORMATS)
+    if format not in known:
+        raise ConfigError(f"format must be one of {', '.join(known)}, not {format!r}")
+    if format in FHIR_FORMATS:
+        check_writable(schema)
+    if format == MEDS:
+        Layout.of(schema)
+    if format in OMOP_FORMATS:
+        check_omop(schema)
 
 
 def check_share(holdout: float) -> None:

@@ -5,23 +5,32 @@ Heavy parts (torch, scikit-learn) are imported by the verb that needs them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from synthehr.cohort import Cohort
+from synthehr.connectors.base import through_the_door
+from synthehr.connectors.optout import Admission
 from synthehr.connectors.records import Records, SchemaSource, read, read_raw, schema_of
-from synthehr.errors import ConfigError
+from synthehr.connectors.undeclared import undeclared_tables
+from synthehr.errors import ConfigError, DataError
 from synthehr.privacy.accountant import Account
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.paying import LedgerOptions, Payer
 from synthehr.privacy.policy import load_policy
 from synthehr.randomness import noise_source
+from synthehr.schema.described import described
+from synthehr.schema.draft import LEAST, Draft
+from synthehr.schema.draft import draft_schema as draft_tables
+from synthehr.schema.fate import Fate, fates
 from synthehr.schema.files import load_schema
 from synthehr.schema.model import Schema
+from synthehr.schema.review import for_release
 from synthehr.schema.validation import Expectation, check_tables
 
 if TYPE_CHECKING:
+    from synthehr.connectors.fhir.reading import FhirOptions
     from synthehr.evaluation.suite import Suite
     from synthehr.models.checkpoint import Checkpoint
     from synthehr.models.training import Progress
@@ -30,8 +39,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DELTA",
+    "check_columns",
     "check_fit_options",
     "check_schema",
+    "draft_schema",
     "evaluate",
     "fit",
     "load_release",
@@ -45,15 +56,67 @@ OnFit: TypeAlias = "Callable[[Progress], None]"
 OnCheck: TypeAlias = Callable[[str, int, int], None]
 
 
-def check_schema(source: str | Path, *, schema: SchemaSource | None = None) -> tuple[Expectation, ...]:
-    """Try every rule of the schema on the records, with Great Expectations.
+def check_schema(
+    source: str | Path,
+    *,
+    schema: SchemaSource | None = None,
+    opt_out: str | Path | None = None,
+    fhir: FhirOptions | None = None,
+) -> tuple[Expectation, ...]:
+    """Try every rule of the schema on the records, with Great Expectations; bounds of a draft too.
+
+    Args:
+        source: see :func:`read`.
+        schema: see :func:`read`.
+        opt_out: file of the keys of patients who are left out before.
+        fhir: how FHIR is read.
 
     Raises:
         SchemaError: the schema breaks a rule of the schema language.
         DataError: the records cannot be read as tables at all.
     """
-    declared = schema_of(source, schema)
-    return check_tables(read_raw(source, schema=declared), schema=declared)
+    declared = schema_of(source, None, fhir=fhir) if schema is None else load_schema(schema)
+    admission = Admission.by(opt_out, schema=declared)
+    tables = through_the_door(read_raw(source, schema=declared, fhir=fhir), schema=declared, admission=admission)
+    return check_tables(tables, schema=declared)
+
+
+def check_columns(
+    source: str | Path, *, schema: SchemaSource | None = None, policy: str | Path = "standard"
+) -> tuple[Fate, ...]:
+    """What happens to each column of the records on the way in, and why.
+
+    Args:
+        source: see :func:`read`.
+        schema: see :func:`read`.
+        policy: name or YAML file of a release profile, which may cap ages.
+
+    Raises:
+        SchemaError: the schema breaks a rule of the schema language.
+        DataError: the records cannot be read as tables at all.
+    """
+    declared = schema_of(source, None) if schema is None else load_schema(schema)
+    rules = load_policy(policy)
+    found = {name: frame.columns for name, frame in read_raw(source, schema=declared).items()}
+    return fates(declared, found=found, cap_age=rules.cap_age)
+
+
+def draft_schema(source: str | Path, *, least: int = LEAST) -> Draft:
+    """Draft the schema of records for a person to review, see :func:`synthehr.schema.draft.draft_schema`.
+
+    Args:
+        source: a file of a table, a folder of them, the URI of a database, or a JSON file of SDV's metadata or of Great
+            Expectations (a folder of suites too).
+        least: patients who must hold a value before the draft names it.
+
+    Raises:
+        ConfigError: the source needs no schema, or ``least`` is below 1.
+        DataError: it cannot be read, or nothing tells its patients apart.
+        SchemaError: metadata or suites cannot be carried over.
+    """
+    if least < 1:
+        raise ConfigError(f"a value must be held by at least 1 patient before it is named, not {least}")
+    return described(source) or draft_tables(undeclared_tables(source), least=least)
 
 
 def check_fit_options(
@@ -143,6 +206,7 @@ def fit(
         schema=cohort.schema,
         **(paid if checkpoint is None or not checkpoint.resumed else LedgerOptions()),
     )
+    cohort = for_release(cohort, cap_age=load_policy(policy).cap_age)
     from synthehr.models.checkpoint import Checkpoint
     from synthehr.models.training import train
     from synthehr.release import Release
@@ -214,7 +278,9 @@ def evaluate(
     schema: SchemaSource | None = None,
     suite: str | Path | Suite = "ci",
     release: str | Path | Release | None = None,
+    audit: str | Path | None = None,
     seed: int = 0,
+    sections: Collection[str] | None = None,
     on_progress: OnCheck | None = None,
 ) -> Report:
     """Measure a synthetic cohort beside the real ones, and decide by a suite.
@@ -227,24 +293,30 @@ def evaluate(
         suite: name or YAML file of the gates.
         release: the release that made the synthetic cohort; its claim goes into the report. Where its policy
             requires a suite or an audit that the report does not show, the verdict is never ``pass``.
+        audit: report of an audit of that release, see :func:`synthehr.auditing.verb.audit`; its lower bound goes into
+            the report, and fails it where it lies above the promise.
         seed: of every draw.
+        sections: run the suite's checks of these sections alone; the report names them. It is then not the suite that
+            a policy requires.
         on_progress: called with each check's id, how many are done and how many there are.
 
     Returns:
         A report on real patients, and so itself private.
 
     Raises:
-        ConfigError: the suite is not known, or nothing says which schema holds.
+        ConfigError: the suite is not known or lacks a section, or nothing says which schema holds.
         DataError: records cannot be read or follow another schema.
     """
     check_seed(seed)
     from synthehr.evaluation.demands import hold_to_policy
     from synthehr.evaluation.suite import load_suite, run_suite
+    from synthehr.likelihood import likelihood_of
     from synthehr.release import SyntheticCohort
     from synthehr.reporting.report import PrivacyClaim, Report
 
-    gates = load_suite(suite)
+    gates = load_suite(suite).only(sections)
     opened = load_release(release) if isinstance(release, str | Path) else release
+    audited = _audited(audit, release=opened)
     declared = _schema_of(schema, release=opened, train=train)
     result = run_suite(
         train=_cohort(train, schema=declared),
@@ -252,12 +324,19 @@ def evaluate(
         synthetic=_cohort(synthetic, schema=declared, lenient=True),
         suite=gates,
         seed=seed,
+        likelihood=likelihood_of(opened) if opened is not None else None,
         on_progress=on_progress,
     )
     claim = None
     if opened is not None:
         privacy = opened.manifest.privacy
-        claim = PrivacyClaim.model_validate({**privacy.model_dump(), "release_digest": opened.digest})
+        claim = PrivacyClaim.model_validate(
+            {
+                **privacy.model_dump(),
+                "release_digest": opened.digest,
+                "audited_epsilon_lower_bound": audited,
+            }
+        )
         result = hold_to_policy(
             result,
             suite=gates,
@@ -265,11 +344,27 @@ def evaluate(
             epsilon=privacy.epsilon,
             required_suite=privacy.required_suite,
             audit_required=privacy.audit_required,
-            audited=None,
+            audited=audited,
         )
     elif isinstance(synthetic, SyntheticCohort) and not synthetic.provenance.private:
         claim = PrivacyClaim(private=False, why_not=synthetic.provenance.why_not)
     return Report(result, privacy=claim, provenance=_provenance(opened, synthetic, suite=gates.suite, seed=seed))
+
+
+def _audited(audit: str | Path | None, *, release: Release | None) -> float | None:
+    """The lower bound in the report of an audit of this release."""
+    if audit is None:
+        return None
+    from synthehr.reporting.document import load_document
+
+    found = load_document(audit).privacy
+    if release is None:
+        raise ConfigError("--audit needs --release: an audit is of a release")
+    if found.audited_epsilon_lower_bound is None:
+        raise DataError(f"report {str(audit)!r} holds no audit: make one with synthehr audit")
+    if found.release_digest != release.digest:
+        raise DataError(f"report {str(audit)!r} is of the audit of another release: audit this one")
+    return found.audited_epsilon_lower_bound
 
 
 def _cohort(records: Cohort[Schema] | Records, *, schema: Schema, lenient: bool = False) -> Cohort[Schema]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from pydantic import ValidationError
 from synthehr.cohort import Cohort
 from synthehr.encoding.domain import ColumnDomain
 from synthehr.encoding.records import column_of, record_of
+from synthehr.encoding.unroll import ConditionalTable, conditional_tables
 from synthehr.errors import ConfigError, DataError, SchemaError
 from synthehr.manifest import (
     BalanceRecord,
@@ -33,12 +33,16 @@ from synthehr.manifest import (
     ModelRecord,
     PrivacyRecord,
     Provenance,
+    TableRecord,
 )
-from synthehr.models.base import Trained, load_generator
+from synthehr.models.base import Trained
+from synthehr.models.columns import Learned
 from synthehr.models.drawing import Drawing
+from synthehr.models.packing import child_table, patients_table
+from synthehr.models.patients import Patients, joined, structural_rules
 from synthehr.randomness import fresh_seed
 from synthehr.schema.files import dump_schema, load_schema
-from synthehr.schema.model import IdColumn, Schema
+from synthehr.schema.model import Schema
 from synthehr.schema.rules import Rule
 
 if TYPE_CHECKING:
@@ -82,6 +86,15 @@ class Release:
         manifest = Manifest(
             schema=dump_schema(trained.schema),
             domain=tuple(record_of(column) for column in trained.domain),
+            tables={
+                name: TableRecord(
+                    domain=tuple(record_of(column) for column in table.domain),
+                    conditionals=table.terms,
+                )
+                for name, table in trained.per_table.items()
+                if name != trained.schema.subject
+            },
+            max_rows={name: most for name, most in trained.max_rows.items() if name != trained.schema.subject},
             model=ModelRecord(
                 name=trained.model,
                 chosen_because=trained.chosen_because,
@@ -103,7 +116,7 @@ class Release:
             ),
             versions={"synthehr": version("synthehr"), **{name: version(name) for name in _PACKAGES}},
         )
-        return cls(manifest, weights=save(dict(trained.weights)), datasheet=datasheet(manifest))
+        return cls(manifest, weights=save(_named_weights(trained)), datasheet=datasheet(manifest))
 
     @property
     def epsilon(self) -> float:
@@ -208,15 +221,15 @@ class Release:
                 stamped not private.
             DataError: the conditions or the rules cannot be met, or so rarely that no cohort can be made.
         """
-        parts: list[pl.DataFrame] = []
+        parts: list[dict[str, pl.DataFrame]] = []
         provenance = self.sample_to(
             parts.append, n, seed=seed, where=where, balance=balance, allow_insecure=allow_insecure
         )
-        return SyntheticCohort({self.schema.subject: pl.concat(parts)}, schema=self.schema, provenance=provenance)
+        return SyntheticCohort(joined(parts), schema=self.schema, provenance=provenance)
 
     def sample_to(
         self,
-        write: Callable[[pl.DataFrame], object],
+        write: Callable[[dict[str, pl.DataFrame]], object],
         n: int,
         *,
         seed: int | None = None,
@@ -227,7 +240,7 @@ class Release:
         """Draw the same patients as :meth:`sample`, but hand them over part by part, in memory that is flat in ``n``.
 
         Args:
-            write: called with each part of the subject's table, in order.
+            write: called with the tables of each part of the patients, in order.
             n: see :meth:`sample`.
             seed: see :meth:`sample`.
             where: see :meth:`sample`.
@@ -242,30 +255,57 @@ class Release:
                 "sample it only for tests, with --allow-insecure"
             )
         seed = fresh_seed() if seed is None else seed
+        made = conditional_tables(self.schema, {self.schema.subject: 1, **self.manifest.max_rows})
+        learned, subject = self._learned(made), self.schema.subject
+        generator = learned[subject].generator
+        assert generator is not None, "patients have one"
         drawing = Drawing(
-            load_generator(self.domain, self.manifest.model.generator, self._tensors()),
+            generator,
             self.domain,
-            self.schema.root,
-            rules=self.schema.parsed_rules,
+            made[subject].table,
+            rules=[
+                *(rule for rule in self.schema.parsed_rules if rule.table == subject),
+                *structural_rules(made[subject], self.schema.tables),
+            ],
             conditions=self._conditions(where),
             balance=balance,
             rows=n,
             seed=seed,
         )
-        done = 0
-        for frame in drawing.frames():
-            write(self._with_keys(frame, done=done, of=n))
-            done += frame.height
-        return self._provenance(drawing, n, seed=seed, balance=balance)
+        patients = Patients(drawing, learned, made, schema=self.schema, total=n, seed=seed)
+        for tables in patients.batches():
+            write(tables)
+        return self._provenance(drawing, patients, n, seed=seed, balance=balance)
+
+    def _learned(self, made: Mapping[str, ConditionalTable]) -> dict[str, Learned]:
+        subject, tensors = self.schema.subject, self._tensors()
+        own = {name: value for name, value in tensors.items() if "/" not in name}
+        found = {subject: patients_table(made[subject], self.domain, self.manifest.model.generator, own)}
+        for name, record in self.manifest.tables.items():
+            mine = {n.removeprefix(f"{name}/"): value for n, value in tensors.items() if n.startswith(f"{name}/")}
+            domain = [column_of(column) for column in record.domain]
+            parent = self.schema.tables[name].parent
+            assert parent is not None, "the patients' own table is not among them"
+            found[name] = child_table(made[name], domain, found[parent], record.conditionals, mine)
+        return found
 
     def _conditions(self, where: str | Sequence[str]) -> tuple[Rule, ...]:
         texts = (where,) if isinstance(where, str) else tuple(where)
         try:
-            return tuple(self.schema.condition(text) for text in texts)
+            conditions = tuple(self.schema.condition(text) for text in texts)
         except ValueError as error:
             raise ConfigError(str(error).replace("rule ", "--where ", 1)) from error
+        for condition in conditions:
+            if condition.table != self.schema.subject:
+                raise ConfigError(
+                    f"--where {condition.text!r} is on rows of table {condition.table!r}: "
+                    f"it can hold patients to conditions on table {self.schema.subject!r} alone"
+                )
+        return conditions
 
-    def _provenance(self, drawing: Drawing, n: int, *, seed: int, balance: str | None) -> Provenance:
+    def _provenance(
+        self, drawing: Drawing, patients: Patients, n: int, *, seed: int, balance: str | None
+    ) -> Provenance:
         privacy = self.manifest.privacy
         balanced = None
         if balance is not None:
@@ -287,31 +327,26 @@ class Release:
             seed=seed,
             where=tuple(rule.text for rule in drawing.conditions),
             match_rate=drawing.match_rate,
-            rule_rate=drawing.rule_rate,
+            rule_rate=drawing.rule_rate if self.schema.rules else None,
             drawing=DrawingRecord(method=drawing.method, parts=drawing.parts, most_of_one=drawing.most_of_one),
             balance=balanced,
+            rows_left_out={name: count for name, count in patients.left_out.items() if count},
             shares=_whose_shares(where=bool(drawing.conditions), balance=balance),
             versions={"synthehr": version("synthehr")},
         )
-
-    def _with_keys(self, frame: pl.DataFrame, *, done: int, of: int) -> pl.DataFrame:
-        """The table in its declared order, with new keys where it has any; ``done`` rows of ``of`` came before."""
-        declared = self.schema.root.columns
-        if not any(isinstance(column, IdColumn) for column in declared.values()):
-            return frame
-        width = max(7, math.ceil(math.log10(of + 1)))
-        key = "S" + pl.int_range(done + 1, done + frame.height + 1, eager=True).cast(pl.String).str.zfill(width)
-        columns = [
-            key.alias(name) if isinstance(column, IdColumn) else frame[name]
-            for name, column in declared.items()
-            if isinstance(column, IdColumn) or name in frame.columns
-        ]
-        return pl.DataFrame(columns)
 
     @cached_property
     def domain(self) -> tuple[ColumnDomain, ...]:
         """The cells of every column."""
         return tuple(column_of(record) for record in self.manifest.domain)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of the release by name; those of child tables have a slash in it.
+
+        Raises:
+            DataError: the file of weights cannot be read.
+        """
+        return self._tensors()
 
     def _tensors(self) -> dict[str, Tensor]:
         from safetensors import SafetensorError
@@ -321,6 +356,16 @@ class Release:
             return dict(load(self._weights))
         except SafetensorError as error:
             raise DataError("weights.safetensors of the release cannot be read") from error
+
+
+def _named_weights(trained: Trained) -> dict[str, Tensor]:
+    """The weights of all tables; those beside the patients' own have the table's name before theirs."""
+    subject = trained.schema.subject
+    return {
+        name if table == subject else f"{table}/{name}": value
+        for table, found in trained.per_table.items()
+        for name, value in found.weights.items()
+    }
 
 
 def _whose_shares(*, where: bool, balance: str | None) -> str:

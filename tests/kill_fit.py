@@ -34,7 +34,9 @@ import torch
 from safetensors import safe_open
 
 import synthehr.models.checkpoint as checkpoint
+import synthehr.models.fitting as fitting
 import synthehr.models.training as training
+from synthehr.encoding.unroll import conditional_tables
 from synthehr.errors import DataError
 from synthehr.models.base import GeneratorShape
 from synthehr.models.ctgan import CriticSettings
@@ -91,16 +93,16 @@ def fit(folder: Path, name: str, *, model: str, resume: bool) -> None:
 
     # What a resumed fit books for outcomes that it holds touches no row.
     rows_at_hand = 1
-    booked = training._Run._booked
+    booked = fitting.FitTools.booked
 
-    def without_rows(run: training._Run, *events: Event) -> None:
+    def without_rows(tools: fitting.FitTools, *events: Event) -> None:
         nonlocal rows_at_hand
         rows_at_hand = 0
-        booked(run, *events)
+        booked(tools, *events)
         rows_at_hand = 1
 
     Account.spend = noted  # type: ignore[method-assign]
-    training._Run._booked = without_rows  # type: ignore[method-assign]
+    fitting.FitTools.booked = without_rows  # type: ignore[method-assign]
     training.TrainingSettings = lambda: SETTINGS  # type: ignore[misc, assignment]
     checkpoint._SECONDS = 0.02
     save_fit(
@@ -203,7 +205,7 @@ def check_the_end(folder: Path, name: str, *, model: str) -> None:
     policy = load_policy("exploratory")
     share = policy.shares.count * EPSILON
     plan = plan_fit(
-        load_schema(SCHEMA).root,
+        conditional_tables(load_schema(SCHEMA), {load_schema(SCHEMA).subject: 1}),
         budget=Budget(epsilon=EPSILON - share, delta=DELTA),
         policy=policy,
         patients_bought=release.manifest.patients_bought,

@@ -1,11 +1,15 @@
 """How long FHIR takes to become tables, beside parsing the same bytes and doing nothing with them.
 
-    python evaluation/bench/fhir_reading.py FILE.ndjson [FILE.ndjson …] --out results/fhir_reading.csv
+    python evaluation/bench/fhir_reading.py FILE.ndjson [FILE.ndjson …] --out results/fhir_reading.csv [--fhiry PYTHON]
 
 For each plain NDJSON file of bundles: processor time of ``orjson.loads`` alone on every line, in a process of its own;
 of one process from the file to all tables in memory; wall time of one and of two processes to the tables on disk, and
 the most memory that the reading process and the largest of its children held. Processor time is what a busy machine
 leaves comparable; wall times are worth what the load beside them says.
+
+With ``--fhiry``, an interpreter that has the package of that name (of an environment of its own), both read the same
+folder of the first bundles of the file, one ``.json`` each, three turns one after the other: ours to all tables, fhiry
+to its one table by ``Fhiry().process_source()``. Processor time again, without starting up.
 """
 
 from __future__ import annotations
@@ -25,6 +29,18 @@ from pathlib import Path
 import orjson
 
 REPEATS = 3
+BUNDLES = 60  # at most, that are read by fhiry too
+_FHIRY = """
+import contextlib, io, sys, time
+from fhiry import Fhiry
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    start = time.process_time()
+    source = Fhiry()
+    source.folder = sys.argv[1]
+    source.process_source()
+    taken = time.process_time() - start
+print(taken)
+"""
 
 
 def parsing(path: Path) -> float:
@@ -43,7 +59,7 @@ def parsing_alone(path: Path) -> float:
 
 
 def reading(path: Path) -> float:
-    """Seconds of processor time from the file to all tables in memory, in one process."""
+    """Seconds of processor time from a file or folder to all tables in memory, in one process."""
     from synthehr.connectors.fhir.reading import FhirOptions, open_fhir
 
     start = time.process_time()
@@ -51,6 +67,20 @@ def reading(path: Path) -> float:
         for table in records.tables.values():
             table.collect(engine="streaming")
     return time.process_time() - start
+
+
+def beside_fhiry(path: Path, python: Path) -> tuple[float, float]:
+    """Seconds of processor time of ours and of fhiry for the same folder of bundles."""
+    with tempfile.TemporaryDirectory() as folder:
+        with path.open("rb") as lines:
+            for number, line in zip(range(BUNDLES), lines, strict=False):
+                (Path(folder) / f"{number}.json").write_bytes(line)
+        ours, theirs = [], []
+        for _ in range(REPEATS):
+            ours.append(reading(Path(folder)))
+            argv = [str(python), "-c", _FHIRY, folder]
+            theirs.append(float(subprocess.run(argv, capture_output=True, text=True, check=True).stdout))
+    return statistics.median(ours), statistics.median(theirs)
 
 
 def converting(path: Path, processes: int) -> dict[str, float]:
@@ -83,6 +113,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("files", nargs="+", type=Path)
     arguments.add_argument("--out", type=Path, required=True)
+    arguments.add_argument("--fhiry", type=Path, help="an interpreter that has fhiry, to compare with")
     arguments.add_argument("--alone", type=int, help=argparse.SUPPRESS)
     arguments.add_argument("--parse", action="store_true", help=argparse.SUPPRESS)
     given = arguments.parse_args()
@@ -98,6 +129,7 @@ def main() -> None:
         parsed = parsing_alone(path)
         read = statistics.median(reading(path) for _ in range(REPEATS))
         one, two = converting(path, 1), converting(path, 2)
+        ours, theirs = beside_fhiry(path, given.fhiry) if given.fhiry is not None else (float("nan"), float("nan"))
         rows.append(
             {
                 "file": path.name,
@@ -113,6 +145,9 @@ def main() -> None:
                 "one_rss_mb": round(one["megabytes"]),
                 "two_rss_mb": round(two["megabytes"]),
                 "two_child_rss_mb": round(two["child_megabytes"]),
+                "folder_cpu_s": round(ours, 3),
+                "fhiry_cpu_s": round(theirs, 2),
+                "fhiry_over_folder": round(theirs / ours, 1),
                 "cores": os.cpu_count(),
                 "load": round(os.getloadavg()[0], 1),
             }

@@ -25,7 +25,7 @@ import pandas as pd
 from cohorts import Parts
 from methods import Method
 
-__all__ = ["DELTA", "FIELDS", "Cell", "Limits", "finished", "run_cell", "run_grid"]
+__all__ = ["DELTA", "FIELDS", "OK", "Cell", "Limits", "finished", "run_cell", "run_child", "run_grid"]
 
 DELTA = 1e-5
 OK, NOT_ENDED = "ok", "did not end"
@@ -203,7 +203,8 @@ def run_cell(
         "cap": limits.text,
     }
     begun, load = time.perf_counter(), os.getloadavg()[0]
-    line["status"] = _fit([str(p.absolute()) for p in (python, method.script, folder)], folder=folder, limits=limits)
+    command = [str(p.absolute()) for p in (python, method.script, folder)]
+    line["status"] = run_child(command, folder=folder, limits=limits)
     line["load"] = round((load + os.getloadavg()[0]) / 2, 1)
     if line["status"] == OK:
         line |= json.loads((folder / "timing.json").read_text())
@@ -236,7 +237,7 @@ def _scored(
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def _fit(command: list[str], *, folder: Path, limits: Limits) -> str:
+def run_child(command: list[str], *, folder: Path, limits: Limits) -> str:
     """Run a fit to its end or its cap, with all the processes that it starts; its status."""
     threads = str(limits.threads)
     names = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "POLARS", "RAYON")

@@ -21,11 +21,15 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "demo": "Take a real public cohort through the whole way.",
-    "schema": "Check records against a schema.",
+    "schema": "Draft a schema, check records against it, hand it to other tools.",
+    "check": "Say what happens to each column of records, and why.",
     "convert": "Turn records of one form into another, FHIR into tables.",
     "fit": "Learn a differentially private release from records.",
     "sample": "Draw synthetic patients from a release.",
     "evaluate": "Measure a synthetic cohort beside the real ones, and decide.",
+    "audit": "Try to break the promise of a release, or of its mechanisms.",
+    "report": "Show, compare and publish reports.",
+    "guard": "Refuse to commit real records.",
     "synthesize": "Split, fit, sample and evaluate in one go.",
     "ledger": "Keep account of all releases of the same patients.",
 }

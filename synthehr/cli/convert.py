@@ -7,84 +7,64 @@ from typing import TYPE_CHECKING
 
 import click
 
-from synthehr.cli.options import FORMATS, out_option, schema_option
+from synthehr.cli.options import (
+    FHIR_FORMATS,
+    FORMATS,
+    MEDS,
+    OMOP_FORMATS,
+    PLACE,
+    opt_out_option,
+    out_option,
+    reading_options,
+    schema_option,
+)
 from synthehr.cli.output import Console, shared_options
 
 if TYPE_CHECKING:
-    from synthehr.connectors.fhir.badlines import OnBadRow
-    from synthehr.connectors.fhir.consent import ConsentMode
+    from synthehr.connectors.fhir.reading import FhirOptions
 
 __all__ = ["command"]
 
 
 @click.command("convert")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PLACE)
 @click.option(
     "--format",
-    type=click.Choice((*FORMATS, "fhir-ndjson", "fhir-bundle")),
+    type=click.Choice((*FORMATS, MEDS, *OMOP_FORMATS, *FHIR_FORMATS)),
     default="parquet",
     show_default=True,
-    help="Of the tables; or FHIR R4, labelled synthetic where SOURCE is a folder of synthetic tables, else as real.",
+    help="Of the tables; or OMOP CDM 5.4 (Parquet, CSV), MEDS or FHIR R4, labelled synthetic where SOURCE is a folder "
+    "of synthetic tables, else as real.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Of the ids and the calendar of FHIR that is written.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the ids and the calendar of FHIR or MEDS that is written.")
 @schema_option(required=False)
-@click.option(
-    "--on-bad-row",
-    type=click.Choice(("fail", "drop", "quarantine")),
-    default="fail",
-    show_default=True,
-    help="FHIR: what a record that cannot be read does. quarantine lists where they stand in OUT/quarantine.csv.",
-)
-@click.option(
-    "--max-bad-share",
-    type=float,
-    default=0.01,
-    show_default=True,
-    help="FHIR: share of bad records above which drop and quarantine stop.",
-)
-@click.option(
-    "--consent",
-    type=click.Choice(("ignore", "exclude-opt-out", "require-opt-in")),
-    default="exclude-opt-out",
-    show_default=True,
-    help="FHIR: whose records are left out by their Consent resources.",
-)
-@click.option(
-    "--privacy-opt-out/--no-privacy-opt-out",
-    default=True,
-    show_default=True,
-    help="FHIR: does a refusal of general scope (patient-privacy) count as one of research?",
-)
-@click.option("--views", type=click.Path(path_type=Path), help="FHIR: folder of your own ViewDefinitions.")
-@click.option("--processes", type=click.IntRange(min=1), help="FHIR: processes that read; default: one a core.")
-@out_option("The folder of tables, readable by you alone.")
+@opt_out_option
+@reading_options
+@out_option("The folder of tables, readable by you alone; or a database, for OMOP with omop+ before it.", type=PLACE)
 @shared_options
 def command(
     *,
-    source: Path,
+    source: Path | str,
     format: str,
     seed: int | None,
     schema: Path | None,
-    on_bad_row: OnBadRow,
-    max_bad_share: float,
-    consent: ConsentMode,
-    privacy_opt_out: bool,
-    views: Path | None,
-    processes: int | None,
-    out: Path,
+    opt_out: Path | None,
+    fhir: FhirOptions,
+    out: Path | str,
     console: Console,
 ) -> int:
     """Read the records in SOURCE and write them as tables, one file each.
 
-    SOURCE is FHIR (a bundle, NDJSON, a folder of them, or fhir+https://server/base), which needs no --schema, or
-    tables as in the other commands, which do. With --schema, the tables follow it; FHIR without it keeps all columns
-    of the views. OUT holds real records: it is readable by you alone, and so is OUT/AUDIT.json, which counts what was
-    left out and why.
+    SOURCE is FHIR (a bundle, NDJSON, a folder of them, or fhir+https://server/base), MEDS (meds:FOLDER) or OMOP
+    (omop:FOLDER, omop+duckdb:///FILE, omop+postgresql://…), which need no --schema, or tables in files or in a
+    database (duckdb:///FILE, postgresql://…), which do. ?schema= behind the URI of a database names its schema,
+    ?table.NAME= and ?query.NAME= what gives table NAME; passwords come from PGPASSWORD, PGPASSFILE or a service file.
+
+    With --schema, the tables follow it; FHIR without it keeps all columns of the views. OUT holds real records: it is
+    readable by you alone, and so is OUT/AUDIT.json, which counts what was left out and why.
     """
     from synthehr.connectors.conversion import convert
-    from synthehr.connectors.fhir.badlines import BadRowPolicy
-    from synthehr.connectors.fhir.consent import ConsentPolicy
-    from synthehr.connectors.fhir.reading import FhirOptions
+    from synthehr.connectors.sql.address import shown
 
     tables = convert(
         source,
@@ -92,13 +72,9 @@ def command(
         format=format,
         seed=seed,
         schema=schema,
-        fhir=FhirOptions(
-            on_bad=BadRowPolicy(mode=on_bad_row, most=max_bad_share),
-            consent=ConsentPolicy(mode=consent, privacy_opt_out=privacy_opt_out),
-            views=views,
-            processes=processes,
-        ),
+        opt_out=opt_out,
+        fhir=fhir,
     )
     kind = "resources" if format.startswith("fhir-") else "tables"
-    console.result(f"{kind} in {out}: {', '.join(tables)}", {"out": str(out), "tables": list(tables)})
+    console.result(f"{kind} in {shown(out)}: {', '.join(tables)}", {"out": shown(out), "tables": list(tables)})
     return 0

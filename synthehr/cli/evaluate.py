@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from synthehr.cli.options import out_option, schema_option, suite_option
-from synthehr.cli.output import VERDICT_CODES, Console, reported, shared_options
+from synthehr.cli.output import VERDICT_CODES, Console, audience_option, reported, shared_options
 
 __all__ = ["command"]
+
+
+def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """The names between the commas."""
+    return tuple(name.strip() for name in value.split(",")) if value is not None else None
 
 
 @click.command("evaluate")
@@ -19,7 +25,10 @@ __all__ = ["command"]
 @schema_option(required=False)
 @suite_option(default="ci")
 @click.option("--release", type=click.Path(path_type=Path), help="The release; gives the claim, and the schema.")
+@click.option("--audit", type=click.Path(path_type=Path), help="Report of synthehr audit on this release.")
+@click.option("--sections", callback=_names, help="Run these sections of the suite alone, with commas between.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every draw.")
+@audience_option
 @out_option("The report folder.")
 @shared_options
 def command(
@@ -30,15 +39,19 @@ def command(
     schema: Path | None,
     suite: str,
     release: Path | None,
+    audit: Path | None,
+    sections: tuple[str, ...] | None,
     seed: int,
+    audience: Literal["internal", "public"],
     out: Path,
     console: Console,
 ) -> int:
     """Measure synthetic records beside the real ones and decide by a suite of gates.
 
     Exits 0 where the suite passes, 5 where a gate fails, 6 where one stays inconclusive; with --release, what
-    its policy requires (a suite, an audit) must be in the report for it to pass. The report is computed on real
-    records: keep it as you keep them.
+    its policy requires (a suite, an audit) must be in the report for it to pass. With --sections the rest of the suite
+    is left out, and the report says so. The report is computed on real
+    records: keep it as you keep them. With --audience public, what is written and told is coarse and may be shown.
     """
     from synthehr.outputs import save_evaluation
 
@@ -49,10 +62,13 @@ def command(
         schema=schema,
         suite=suite,
         release=release,
+        audit=audit,
+        sections=sections,
         seed=seed,
         out=out,
+        audience=audience,
         on_progress=console.on_check,
     )
-    text, document = reported(report)
+    text, document = reported(report.public() if audience == "public" else report)
     console.result(f"{text}\nreport: {out / 'report.html'}", {**document, "report": str(out)})
     return VERDICT_CODES[report.verdict]

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from synthehr.cli.options import fit_options, ledger_options, out_option, schema_option
+from synthehr.cli.options import (
+    PLACE,
+    UNREVIEWED,
+    fit_options,
+    ledger_options,
+    opt_out_option,
+    out_option,
+    reading_options,
+    schema_option,
+)
 from synthehr.cli.output import Console, shared_options
+
+if TYPE_CHECKING:
+    from synthehr.connectors.fhir.reading import FhirOptions
 
 __all__ = ["command"]
 
 
 @click.command("fit")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PLACE)
 @schema_option(required=False)
+@opt_out_option
+@reading_options
 @fit_options
 @ledger_options
 @click.option("--holdout", type=float, help="Share of patients set aside for the evaluation; needs --split-out.")
@@ -28,8 +43,10 @@ __all__ = ["command"]
 @shared_options
 def command(
     *,
-    source: Path,
+    source: Path | str,
     schema: Path | None,
+    opt_out: Path | None,
+    fhir: FhirOptions,
     epsilon: float,
     delta: float,
     model: str,
@@ -58,6 +75,8 @@ def command(
     release = save_fit(
         source,
         schema=schema,
+        opt_out=opt_out,
+        fhir=fhir,
         out=out,
         holdout=holdout,
         split_out=split_out,
@@ -78,6 +97,7 @@ def command(
     privacy = release.manifest.privacy
     promise = f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} for each {privacy.unit}"
     words, left = left_in(ledger)
+    words += "" if release.schema.reviewed else UNREVIEWED
     text = f"release {out}: {promise}; model {release.manifest.model.name}{words}"
     document = {
         "release": str(out),
@@ -87,6 +107,7 @@ def command(
         "delta": privacy.delta,
         "unit": privacy.unit,
         "private": privacy.private,
+        "schema_reviewed": release.schema.reviewed,
         "model": release.manifest.model.name,
         "split": str(split_out) if split_out is not None else None,
         "ledger": left,

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from synthehr.connectors.fhir.badlines import OnBadRow
+    from synthehr.connectors.fhir.consent import ConsentMode
+
 __all__ = [
     "BASELINES",
+    "FHIR_FORMATS",
     "FORMATS",
+    "MEDS",
     "MODELS",
+    "OMOP_FORMATS",
+    "PLACE",
+    "UNREVIEWED",
     "fit_options",
     "format_option",
     "ledger_options",
+    "opt_out_option",
     "out_option",
+    "reading_options",
     "schema_option",
     "suite_option",
 ]
@@ -23,9 +36,30 @@ __all__ = [
 MODELS = ("auto", "dp-ctgan", "dp-tvae", "marginal")
 BASELINES = ("ctgan", "tvae")
 NOISES = ("system", "cryptographic")
-FORMATS = ("parquet", "csv")
+FORMATS = ("parquet", "csv", "tsv", "arrow")
+MEDS = "meds"
+FHIR_FORMATS = ("fhir-ndjson", "fhir-bundle")
+OMOP_FORMATS = ("omop", "omop-csv")
+
+UNREVIEWED = (
+    "\nthe schema is a draft that is not reviewed: its bounds and values were taken for private, and bought or left out"
+)
 
 F = TypeVar("F", bound=Callable[..., object])
+
+
+class _Place(click.ParamType[Path | str]):
+    """A path, or the URI of a database as it stands: a path would lose slashes."""
+
+    name = "path"
+    _uri = re.compile(r"(omop\+)?(duckdb|postgres|postgresql):", re.IGNORECASE)
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:  # noqa: ARG002 - click's signature
+        """The URI as text, all else as a path."""
+        return str(value) if self._uri.match(str(value)) else Path(value)
+
+
+PLACE = _Place()
 
 
 def schema_option(*, required: bool = True) -> Callable[[F], F]:
@@ -34,16 +68,26 @@ def schema_option(*, required: bool = True) -> Callable[[F], F]:
         "--schema",
         type=click.Path(path_type=Path),
         required=required,
-        help="The schema.yaml of the records; FHIR needs none.",
+        help="The schema.yaml of the records; FHIR, OMOP and MEDS need none.",
     )
 
 
-def out_option(meaning: str) -> Callable[[F], F]:
+def opt_out_option(command: F) -> F:
+    """``--opt-out``."""
+    option = click.option(
+        "--opt-out",
+        type=click.Path(path_type=Path),
+        help="Patients to leave out: a file of their keys, one a line, or a CSV file with a column named as the key.",
+    )
+    return option(command)
+
+
+def out_option(meaning: str, *, type: click.ParamType[Any] | None = None) -> Callable[[F], F]:
     """``-o``: an output that must not exist yet."""
     return click.option(
         "-o",
         "--out",
-        type=click.Path(path_type=Path),
+        type=type or click.Path(path_type=Path),
         required=True,
         help=f"{meaning} It must not exist yet.",
     )
@@ -53,10 +97,10 @@ def format_option(command: F) -> F:
     """``--format`` of synthetic tables."""
     option = click.option(
         "--format",
-        type=click.Choice(FORMATS),
+        type=click.Choice((*FORMATS, MEDS, *OMOP_FORMATS, *FHIR_FORMATS)),
         default="parquet",
         show_default=True,
-        help="Of the synthetic tables.",
+        help="Of the synthetic tables; or MEDS, OMOP CDM 5.4 (Parquet, CSV) or FHIR R4, labelled synthetic.",
     )
     return option(command)
 
@@ -64,7 +108,10 @@ def format_option(command: F) -> F:
 def suite_option(*, default: str | None, shown: str | bool = True) -> Callable[[F], F]:
     """``--suite``; ``shown`` is what the help tells where there is no default."""
     return click.option(
-        "--suite", default=default, show_default=shown, help="Gates: ci, quick, or the path of a YAML file."
+        "--suite",
+        default=default,
+        show_default=shown,
+        help="Gates: quick, ci, release, research, or the path of a YAML file.",
     )
 
 
@@ -113,3 +160,64 @@ def ledger_options(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def reading_options(command: Callable[..., int]) -> Callable[..., int]:
+    """How FHIR is read: bad records, consent, views and processes. The command gets them as ``fhir``."""
+
+    @click.option(
+        "--on-bad-row",
+        type=click.Choice(("fail", "drop", "quarantine")),
+        default="fail",
+        show_default=True,
+        help="What a record that cannot be read does, or a row of tables that breaks the schema: stop the run, be "
+        "left out with all that hangs from it, or also be listed in quarantine.csv (rows are kept in quarantine/).",
+    )
+    @click.option(
+        "--max-bad-share",
+        type=float,
+        default=0.01,
+        show_default=True,
+        help="Share of bad records or rows above which drop and quarantine stop.",
+    )
+    @click.option(
+        "--consent",
+        type=click.Choice(("ignore", "exclude-opt-out", "require-opt-in")),
+        default="exclude-opt-out",
+        show_default=True,
+        help="FHIR: whose records are left out by their Consent resources.",
+    )
+    @click.option(
+        "--privacy-opt-out/--no-privacy-opt-out",
+        default=True,
+        show_default=True,
+        help="FHIR: does a refusal of general scope (patient-privacy) count as one of research?",
+    )
+    @click.option("--views", type=click.Path(path_type=Path), help="FHIR: folder of your own ViewDefinitions.")
+    @click.option(
+        "--processes", type=click.IntRange(min=1), help="FHIR: processes that read; by default as many as are worth it."
+    )
+    @functools.wraps(command)
+    def with_fhir(
+        *,
+        on_bad_row: OnBadRow,
+        max_bad_share: float,
+        consent: ConsentMode,
+        privacy_opt_out: bool,
+        views: Path | None,
+        processes: int | None,
+        **options: object,
+    ) -> int:
+        from synthehr.connectors.fhir.badlines import BadRowPolicy
+        from synthehr.connectors.fhir.consent import ConsentPolicy
+        from synthehr.connectors.fhir.reading import FhirOptions
+
+        fhir = FhirOptions(
+            on_bad=BadRowPolicy(mode=on_bad_row, most=max_bad_share),
+            consent=ConsentPolicy(mode=consent, privacy_opt_out=privacy_opt_out),
+            views=views,
+            processes=processes,
+        )
+        return command(fhir=fhir, **options)
+
+    return with_fhir

@@ -13,9 +13,10 @@ import click
 
 if TYPE_CHECKING:
     from synthehr.models.training import Progress
+    from synthehr.reporting.document import ReportDocument
     from synthehr.reporting.report import Report
 
-__all__ = ["VERDICT_CODES", "Console", "reported", "shared_options"]
+__all__ = ["VERDICT_CODES", "Console", "audience_option", "reported", "shared_options"]
 
 VERDICT_CODES = {"pass": 0, "fail": 5, "inconclusive": 6}
 _WIDTH = 24
@@ -95,7 +96,18 @@ def shared_options(command: Callable[..., int]) -> Callable[..., int]:
     return with_console
 
 
-def reported(report: Report) -> tuple[str, dict[str, Any]]:
+def audience_option(command: Callable[..., int]) -> Callable[..., int]:
+    """``--audience``."""
+    return click.option(
+        "--audience",
+        type=click.Choice(("internal", "public")),
+        default="internal",
+        show_default=True,
+        help="public: verdicts and coarse shares alone, which may leave the custodian.",
+    )(command)
+
+
+def reported(report: Report | ReportDocument) -> tuple[str, dict[str, Any]]:
     """A report in words and as JSON: verdict and failing checks."""
     open_checks = [check for check in report.checks if check.counts_as != "pass"]
     passed = sum(check.verdict == "pass" for check in report.checks)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from synthehr.cli.options import (
     BASELINES,
+    PLACE,
+    UNREVIEWED,
     fit_options,
     format_option,
     ledger_options,
+    opt_out_option,
     out_option,
+    reading_options,
     schema_option,
     suite_option,
 )
 from synthehr.cli.output import VERDICT_CODES, Console, reported, shared_options
 from synthehr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from synthehr.connectors.fhir.reading import FhirOptions
 
 __all__ = ["command"]
 
@@ -27,8 +34,10 @@ _OF_A_PROMISE = ("epsilon", "delta", "policy", "noise", "ledger", "population", 
 
 
 @click.command("synthesize")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PLACE)
 @schema_option(required=False)
+@opt_out_option
+@reading_options
 @partial(fit_options, baselines=True)
 @ledger_options
 @click.option("--epochs", type=click.IntRange(min=1), help="Of ctgan and tvae: passes over the records; default: 300.")
@@ -43,8 +52,10 @@ _OF_A_PROMISE = ("epsilon", "delta", "policy", "noise", "ledger", "population", 
 @shared_options
 def command(
     *,
-    source: Path,
+    source: Path | str,
     schema: Path | None,
+    opt_out: Path | None,
+    fhir: FhirOptions,
     epsilon: float | None,
     delta: float,
     model: str,
@@ -82,7 +93,17 @@ def command(
         options = {"holdout": holdout, "n": n, "format": format, "seed": seed, "device": device}
         options |= {"epochs": epochs, "suite": suite}
         given = {name: value for name, value in options.items() if value is not None}
-        return _baseline(source, schema=schema, out=out, model=model, allow=allow_insecure, console=console, **given)
+        return _baseline(
+            source,
+            schema=schema,
+            out=out,
+            model=model,
+            allow=allow_insecure,
+            console=console,
+            opt_out=opt_out,
+            fhir=fhir,
+            **given,
+        )
     if epsilon is None:
         raise ConfigError(f"model {model!r} needs a promise: give --epsilon")
     if epochs is not None:
@@ -90,6 +111,8 @@ def command(
     made = synthesize(
         source,
         schema=schema,
+        opt_out=opt_out,
+        fhir=fhir,
         out=out,
         epsilon=epsilon,
         delta=delta,
@@ -113,11 +136,13 @@ def command(
     privacy = made.release.manifest.privacy
     promise = f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} for each {privacy.unit}"
     told, left = left_in(ledger)
+    told += "" if made.release.schema.reviewed else UNREVIEWED
     words = f"{text}\n{promise}{told}\nreport: {out / 'report' / 'report.html'}\nsynthetic: {out / 'synthetic'}"
     console.result(
         words,
         {
             **document,
+            "schema_reviewed": made.release.schema.reviewed,
             "out": str(out),
             "epsilon": privacy.epsilon,
             "delta": privacy.delta,
@@ -129,7 +154,7 @@ def command(
 
 
 def _baseline(
-    source: Path, *, schema: Path | None, out: Path, model: str, allow: bool, console: Console, **options: Any
+    source: Path | str, *, schema: Path | None, out: Path, model: str, allow: bool, console: Console, **options: Any
 ) -> int:
     """Synthesize without privacy."""
     from synthehr.comparison import synthesize_baseline

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from synthehr.errors import ConfigError
 
-__all__ = ["check_new", "new_folder", "withhold"]
+__all__ = ["check_new", "new_folder", "new_private_file", "withhold"]
 
 
 def check_new(path: str | Path) -> Path:
@@ -56,6 +56,24 @@ def new_folder(path: str | Path, *, private: bool = False) -> Iterator[Path]:
         aside.rename(target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def new_private_file(path: str | Path, text: str) -> None:
+    """Write a new file that its owner alone can read, whole or not at all.
+
+    Raises:
+        ConfigError: see :func:`check_new`.
+    """
+    target = check_new(path)
+    handle, aside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        check_new(target)
+        Path(aside).rename(target)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
         raise
 
 

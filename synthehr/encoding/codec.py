@@ -9,15 +9,15 @@ import polars as pl
 
 from synthehr.cohort import Cohort
 from synthehr.encoding.domain import OTHER, ColumnDomain
-from synthehr.encoding.lattice import as_number
 from synthehr.encoding.subsets import Interior, interior_of
+from synthehr.encoding.unroll import ConditionalTable, door_columns, unroll
 from synthehr.privacy.partition import PerCode, Values
 from synthehr.privacy.policy import Policy
 from synthehr.privacy.rows import PrivateRows
 from synthehr.randomness import IntArray, NoiseSource
-from synthehr.schema.model import BooleanColumn, CategoryColumn, Column, Schema, Table
+from synthehr.schema.model import BooleanColumn, Column, Schema, Table
 
-__all__ = ["Decoder", "behind_the_door", "bound_rows", "declared_rows", "decode", "labels_of"]
+__all__ = ["Decoder", "all_behind_the_door", "behind_the_door", "bound_rows", "declared_rows", "decode", "labels_of"]
 
 
 def declared_rows(schema: Schema) -> dict[str, int | None]:
@@ -25,14 +25,18 @@ def declared_rows(schema: Schema) -> dict[str, int | None]:
     return {name: table.max_rows for name, table in schema.tables.items() if name != schema.subject}
 
 
-def bound_rows(cohort: Cohort[Schema], *, policy: Policy, noise: NoiseSource) -> tuple[Cohort[Schema], dict[str, int]]:
+def bound_rows(
+    cohort: Cohort[Schema], *, policy: Policy, draws: np.random.Generator
+) -> tuple[Cohort[Schema], dict[str, int]]:
     """The cohort that a fit learns from, and its public bound on rows per patient by table (1 for the root).
 
-    Call it once a fit and keep the cohort: which rows of a patient stay is drawn anew by each call. The draws come
-    from the noise source and never from the user's seed, so that nobody can tell which rows were left out.
+    Args:
+        cohort: the real records.
+        policy: bounds what the schema leaves open.
+        draws: which rows of a patient stay; never from the user's seed, and the same where a fit goes on.
     """
     most = policy.row_bounds(declared_rows(cohort.schema))
-    return cohort.bounded(most, draws=noise.spawn()), {cohort.schema.subject: 1, **most}
+    return cohort.bounded(most, draws=draws), {cohort.schema.subject: 1, **most}
 
 
 def behind_the_door(cohort: Cohort[Schema], *, table: str, noise: NoiseSource, max_rows: int = 1) -> PrivateRows:
@@ -47,21 +51,43 @@ def behind_the_door(cohort: Cohort[Schema], *, table: str, noise: NoiseSource, m
     Raises:
         InternalError: a patient has more rows than the bound.
     """
-    declared = cohort.schema.tables[table]
-    frame = cohort.tables[table]
-    columns = [
-        frame[name].cast(pl.String)
-        if isinstance(column, CategoryColumn | BooleanColumn)
-        else as_number(frame[name]).alias(name)
-        for name, column in declared.kept.items()
-    ]
     return PrivateRows(
-        pl.DataFrame(columns),
+        pl.DataFrame(door_columns(cohort.tables[table], cohort.schema.tables[table].kept)),
         owners=cohort.owners(table),
         patients=len(cohort),
         max_rows=max_rows,
         noise=noise,
     )
+
+
+def all_behind_the_door(
+    cohort: Cohort[Schema],
+    tables: Mapping[str, ConditionalTable],
+    *,
+    noise: NoiseSource,
+    max_rows: Mapping[str, int],
+    draws: np.random.Generator,
+) -> dict[str, PrivateRows]:
+    """The own columns of every conditional table as private rows.
+
+    Args:
+        cohort: bounded by :func:`bound_rows`.
+        tables: what each table is learned as.
+        noise: where the noise of their mechanisms comes from.
+        max_rows: public bound on the rows of one patient, by table.
+        draws: the order of rows in tables that have none.
+    """
+    return {
+        name: PrivateRows(
+            part.frame,
+            owners=part.owners,
+            patients=len(cohort),
+            max_rows=max_rows[name],
+            noise=noise,
+            parents=part.parents if tables[name].depth else None,
+        )
+        for name, part in unroll(cohort, tables, draws=draws).items()
+    }
 
 
 def labels_of(cells: Values, declared: Column) -> pl.Series:

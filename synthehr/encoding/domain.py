@@ -70,28 +70,33 @@ class ColumnPlan:
         return (*self.cell_events, *(event for event in optional if event is not None))
 
 
-def plan_domain(table: Table, *, precision: float, selection_delta: float) -> dict[str, ColumnPlan]:
+def plan_domain(
+    table: Table, *, precision: float, selection_delta: float, prefix: str = "", by_levels: bool = False
+) -> dict[str, ColumnPlan]:
     """What buying the domain of every kept column will cost; fixed before any row is touched.
 
     Args:
         table: the declared columns.
-        precision: sum of 1 / noise_multiplier**2 over all Gaussian events, shared equally by the columns.
+        precision: sum of 1 / noise_multiplier**2 over all Gaussian events.
         selection_delta: sum of the chances that a selection of values names a value of one patient.
+        prefix: of the events' stages.
+        by_levels: whether columns share ``precision`` by the levels in which they are measured, else equally.
     """
     kept = table.kept
     discovered = [n for n, c in kept.items() if isinstance(c, CategoryColumn) and c.values is None]
+    every = sum(_levels(column) for column in kept.values())
     plans = {}
     for name, column in kept.items():
         unbounded = isinstance(column, IntegerColumn | NumberColumn) and column.bounds is None
         levels = _levels(column)
-        mine = precision / len(kept)
+        mine = precision * (levels / every if by_levels else 1.0 / len(kept))
         part = _RANGE if unbounded else 0.0
-        event = Gaussian(stage=f"domain:{name}", noise_multiplier=math.sqrt(levels / ((1.0 - part) * mine)))
+        event = Gaussian(stage=f"{prefix}domain:{name}", noise_multiplier=math.sqrt(levels / ((1.0 - part) * mine)))
         failure = None
         if name in discovered:
-            failure = EpsilonDelta(stage=f"domain:{name}", epsilon=0.0, delta=selection_delta / len(discovered))
+            failure = EpsilonDelta(stage=f"{prefix}domain:{name}", epsilon=0.0, delta=selection_delta / len(discovered))
         plans[name] = ColumnPlan(
-            range_event=Gaussian(stage=f"range:{name}", noise_multiplier=1.0 / math.sqrt(part * mine))
+            range_event=Gaussian(stage=f"{prefix}range:{name}", noise_multiplier=1.0 / math.sqrt(part * mine))
             if unbounded
             else None,
             cell_events=(event,) * levels,
@@ -119,7 +124,7 @@ def buy_domain(
     table: Table,
     *,
     plans: Mapping[str, ColumnPlan],
-    patients: int,
+    patients: float,
     bins: int,
 ) -> list[ColumnDomain]:
     """Buy the cells of every kept column and the number of patients in each.
@@ -152,7 +157,7 @@ class _Buyer:
 
     rows: PrivateRows
     account: Account
-    patients: int
+    patients: float
     bins: int
 
     def column(self, name: str, declared: Any, plan: ColumnPlan, *, code: ColumnDomain | None) -> ColumnDomain:
@@ -507,7 +512,7 @@ class Joint:
     variance: float
 
 
-def sharpen(domain: Sequence[ColumnDomain], joints: Sequence[Joint], *, patients: int) -> list[ColumnDomain]:
+def sharpen(domain: Sequence[ColumnDomain], joints: Sequence[Joint], *, patients: float) -> list[ColumnDomain]:
     """The domain with each column's counts averaged, by precision, with what bought histograms say of them.
 
     Post-processing: all of it was bought.

@@ -14,7 +14,7 @@ import polars as pl
 from synthehr.randomness import FloatArray, IntArray
 from synthehr.schema.model import DateColumn, DatetimeColumn, IntegerColumn, NumberColumn
 
-__all__ = ["FINEST", "Lattice", "lattice_of"]
+__all__ = ["FINEST", "Lattice", "as_number", "from_number", "lattice_of", "span_of"]
 
 FINEST = 2**24
 _EPOCH = dt.datetime(1970, 1, 1)
@@ -40,8 +40,7 @@ class Lattice:
         """Values at the positions, in the column's own type, null where missing."""
         values = self.origin + self.step * positions
         if self.kind == "number":
-            digits = max(0, -int(Decimal(repr(self.step)).normalize().as_tuple().exponent))
-            return _with_nulls(pl.Series(np.round(values, min(digits, 12)), dtype=pl.Float64), missing)
+            return _with_nulls(pl.Series(np.round(values, _digits(self.step)), dtype=pl.Float64), missing)
         whole = pl.Series(np.rint(values).astype(np.int64), dtype=pl.Int64)
         if self.kind == "date":
             return _with_nulls(whole.cast(pl.Int32).cast(pl.Date), missing)
@@ -61,6 +60,36 @@ def as_number(column: pl.Series) -> pl.Series:
     if column.dtype == pl.Datetime:
         return column.dt.epoch("us").cast(pl.Float64) / 60e6
     return column.cast(pl.Float64)
+
+
+def from_number(values: FloatArray, column: Any) -> pl.Series:
+    """Values on the scale of :func:`as_number` in the column's own type, null where NaN."""
+    missing = np.isnan(values)
+    whole = np.rint(np.where(missing, 0.0, values)).astype(np.int64)
+    match column:
+        case DateColumn():
+            found = pl.Series(whole).cast(pl.Int32).cast(pl.Date)
+        case DatetimeColumn():
+            found = (pl.Series(whole) * 60_000_000).cast(pl.Datetime("us"))
+        case IntegerColumn():
+            found = pl.Series(whole)
+        case _:
+            digits = 12 if column.precision is None else _digits(column.precision)
+            found = pl.Series(np.round(np.where(missing, 0.0, values), digits))
+    return _with_nulls(found, missing)
+
+
+def span_of(column: Any) -> tuple[float, float]:
+    """The least and largest value of a column on the scale of :func:`as_number`; infinite where it declares none."""
+    if getattr(column, "bounds", None) is None:
+        return -np.inf, np.inf
+    lattice = lattice_of(column)
+    return lattice.origin, lattice.origin + lattice.step * (lattice.points - 1)
+
+
+def _digits(step: float) -> int:
+    """Decimal places of a step, 12 at most."""
+    return min(max(0, -int(Decimal(repr(step)).normalize().as_tuple().exponent)), 12)
 
 
 def lattice_of(column: Any, *, bounds: tuple[float, float] | None = None) -> Lattice:

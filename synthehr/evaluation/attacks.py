@@ -15,8 +15,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from synthehr.cohort import Cohort
+from synthehr.evaluation.bench import Bench, Metric, MetricWords
 from synthehr.evaluation.cohorts import Part, Parts
-from synthehr.evaluation.discriminator import TwoSample
+from synthehr.evaluation.discriminator import TwoSample, discrimination
 from synthehr.evaluation.findings import CopyProfile, Measurement, undefined
 from synthehr.evaluation.intervals import (
     difference_of_proportions,
@@ -26,7 +27,18 @@ from synthehr.evaluation.intervals import (
 )
 from synthehr.schema.model import Schema
 
-__all__ = ["Exchangeability", "Matches", "copy_profile", "exchangeability", "match_records", "shared_keys"]
+__all__ = [
+    "METRICS",
+    "Exchangeability",
+    "Matches",
+    "copies",
+    "copy_profile",
+    "exchangeability",
+    "exchangeable",
+    "match_records",
+    "matches",
+    "shared_keys",
+]
 
 _FEWEST = 30
 _ALARM = 0.001
@@ -238,3 +250,59 @@ def _differing_column(parts: Parts) -> str | None:
         if table.shape[1] >= 2 and chi2_contingency(table).pvalue < _ALARM / len(parts.coding.columns):
             return column.name
     return None
+
+
+def matches(bench: Bench) -> Matches:
+    """Which records are equal."""
+    return match_records(bench.parts)
+
+
+def exchangeable(bench: Bench) -> Exchangeability:
+    """Whether the holdout can stand for patients who were not learned from.
+
+    Where the suite runs the classifier two-sample test, that looks too.
+    """
+    told_apart = bench.once(discrimination).holdout if "c2st_auc" in bench.asked else None
+    shared = shared_keys(bench.train, bench.holdout)
+    return exchangeability(bench.parts, bench.once(matches), keys_shared=shared, told_apart=told_apart)
+
+
+def copies(bench: Bench, metric: str) -> Measurement:
+    """A measure of copying; undefined where the holdout is no control for train."""
+    control = bench.once(exchangeable)
+    if not control.holds:
+        why = f"The holdout is no control for train, so copying cannot be judged. {control.why}"
+        return undefined(metric, "all", "lower", why)
+    found = bench.once(matches)
+    return found.verbatim_copies() if metric == "verbatim_copies" else found.rare_copies()
+
+
+METRICS: Mapping[str, Metric] = {
+    "verbatim_copies": Metric(
+        section="privacy",
+        direction="lower",
+        measure=lambda bench, _: bench.once(copies, "verbatim_copies"),
+        words=MetricWords(
+            title="Copies of real patients",
+            failed="Synthetic patients repeat the patients learned from more often than chance explains: "
+            "records may have leaked. Do not publish.",
+            question="whether synthetic patients repeat the patients learned from",
+            measured="learned from",
+            compared="held out",
+        ),
+    ),
+    "rare_copies": Metric(
+        section="privacy",
+        direction="lower",
+        measure=lambda bench, _: bench.once(copies, "rare_copies"),
+        words=MetricWords(
+            title="Copies of patients with a unique record",
+            failed="Patients with a record no one else has reappear among the synthetic ones because they were "
+            "learned from: they can be singled out. Do not publish.",
+            question="whether patients with a unique record reappear among the synthetic ones",
+            measured="learned from",
+            compared="held out",
+        ),
+    ),
+}
+"""The metrics of copying by name."""

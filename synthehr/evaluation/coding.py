@@ -24,7 +24,7 @@ from synthehr.schema.model import (
     Schema,
 )
 
-__all__ = ["Coding", "ColumnCoding", "Values", "code", "fit_coding", "read_values"]
+__all__ = ["Coding", "ColumnCoding", "Values", "code", "fit_coding", "read_table", "read_values"]
 
 BINS = 10
 """Bins of a number: deciles of the training part."""
@@ -108,16 +108,28 @@ def read_values(cohort: Cohort[Schema], *, part: str) -> dict[str, Values]:
     Raises:
         DataError: a kept column is not there, or there is no patient.
     """
-    frame = cohort.root
-    kept = cohort.schema.root.kept
+    if cohort.root.height == 0:
+        raise DataError(f"the {part} cohort has no patient: it needs at least one")
+    return read_table(cohort, cohort.schema.subject, part=part)
+
+
+def read_table(cohort: Cohort[Schema], table: str, *, part: str) -> dict[str, Values]:
+    """The kept columns of any table, one value a row, in the order of the rows; there may be no row.
+
+    Args:
+        cohort: train, holdout or synthetic.
+        table: its name.
+        part: which of the three, for messages.
+
+    Raises:
+        DataError: a kept column is not there.
+    """
+    frame, kept = cohort.tables[table], cohort.schema.tables[table].kept
     absent = [name for name in kept if name not in frame.columns]
     if absent:
         raise DataError(
-            f"column {absent[0]!r} of table {cohort.schema.subject!r} is declared in the schema "
-            f"but is not in the {part} cohort"
+            f"column {absent[0]!r} of table {table!r} is declared in the schema but is not in the {part} cohort"
         )
-    if frame.height == 0:
-        raise DataError(f"the {part} cohort has no patient: it needs at least one")
     return {name: _read(frame[name], column) for name, column in kept.items()}
 
 

@@ -1,4 +1,7 @@
-"""What a release's policy demands of its evaluation: a result that does not show it never passes."""
+"""What a release's policy demands of its evaluation: a result that does not show it never passes.
+
+An audit that broke the promise fails the result, whatever the policy demands.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def hold_to_policy(
     audit_required: bool,
     audited: float | None,
 ) -> SuiteResult:
-    """Add an inconclusive check for each demand of the release's policy that the result does not meet.
+    """Add a check for each demand of the release's policy that the result does not meet, or an audit that broke it.
 
     Args:
         result: what the suite found.
@@ -44,6 +47,13 @@ def hold_to_policy(
         why = f"Policy {policy!r} of the release requires an audit of epsilon; this report holds none."
         rationale = "The release's policy asks whether an attack shows more than the epsilon that was promised."
         unmet.append(_unmet("required_audit", op="<=", bound=epsilon, why=why, rationale=rationale))
+    if audited is not None and audited > epsilon:
+        why = (
+            f"An audit certified an epsilon of at least {audited:.3f}, and {epsilon:g} is promised: the code is wrong."
+        )
+        rationale = "A lower bound above the promise shows that it was broken, whether or not a policy asked for it."
+        broken = _unmet("required_audit", op="<=", bound=epsilon, why=why, rationale=rationale)
+        unmet.append(replace(broken, value=audited, verdict="fail", counts_as="fail"))
     checks = (*result.checks, *unmet)
     return replace(result, checks=checks, verdict=overall(checks)) if unmet else result
 

@@ -8,17 +8,20 @@ training set to another.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synthehr.evaluation.bench import Bench, Metric, MetricWords
 from synthehr.evaluation.cohorts import Parts
 from synthehr.evaluation.findings import DiscriminatorProfile, Measurement, RocCurve, undefined
 from synthehr.evaluation.intervals import Estimate, area_with_error, normal_interval
-from synthehr.evaluation.learners import class_chances, features
+from synthehr.evaluation.learners import class_chances, features, in_parallel
 
-__all__ = ["Discrimination", "TwoSample", "discriminate"]
+__all__ = ["METRICS", "Discrimination", "TwoSample", "discriminate", "discrimination"]
 
 _FOLDS = 3
 _FEWEST = 30
@@ -83,34 +86,34 @@ def discriminate(parts: Parts) -> Discrimination:
     draw = parts.generator(1)
     real, categorical = features(parts.train, parts)
     real = real[draw.choice(len(parts.train), size=size, replace=False)]
-    found = []
+    tasks = []
     for part, rows in ((parts.synthetic, parts.synthetic_rows), (parts.holdout, parts.holdout_rows)):
         other = features(part, parts)[0][draw.choice(rows, size=size, replace=False)]
-        found.append(_told_apart(real, other, categorical, draw))
-    return Discrimination(synthetic=found[0], holdout=found[1])
+        folds = np.concatenate([draw.permutation(np.arange(size) % _FOLDS) for _ in range(2)])
+        tasks += [partial(_told_apart, real, other, categorical, test=folds == fold) for fold in range(_FOLDS)]
+    found = in_parallel(tasks)
+    return Discrimination(synthetic=_mean(found[:_FOLDS]), holdout=_mean(found[_FOLDS:]))
 
 
 def _told_apart(
     real: NDArray[np.float64],
     other: NDArray[np.float64],
     categorical: NDArray[np.bool_],
-    draw: np.random.Generator,
-) -> TwoSample:
+    *,
+    test: NDArray[np.bool_],
+) -> tuple[float, float, NDArray[np.float64]]:
+    """The area, its error and the ROC curve on the patients of one fold."""
     rows = np.concatenate([real, other])
     labels = np.repeat([False, True], [len(real), len(other)])
-    folds = np.concatenate([draw.permutation(np.arange(size) % _FOLDS) for size in (len(real), len(other))])
-    areas, errors, curves = [], [], []
-    for fold in range(_FOLDS):
-        test = folds == fold
-        chances = class_chances(rows[~test], labels[~test].astype(np.float64), categorical, asked=rows[test])
-        scores = chances[1.0]
-        area, error = area_with_error(labels[test], scores)
-        areas.append(area)
-        errors.append(error)
-        curves.append(_curve(labels[test], scores))
+    chances = class_chances(rows[~test], labels[~test].astype(np.float64), categorical, asked=rows[test])
+    return (*area_with_error(labels[test], chances[1.0]), _curve(labels[test], chances[1.0]))
+
+
+def _mean(folds: Sequence[tuple[float, float, NDArray[np.float64]]]) -> TwoSample:
+    areas, errors, curves = zip(*folds, strict=True)
     return TwoSample(
         auc=float(np.mean(areas)),
-        error=math.sqrt(float(np.square(errors).sum())) / _FOLDS,
+        error=math.sqrt(float(np.square(errors).sum())) / len(folds),
         roc=RocCurve(
             false_positive_rate=tuple(round(float(x), 4) for x in _POINTS),
             true_positive_rate=tuple(round(float(y), 4) for y in np.mean(curves, axis=0)),
@@ -125,3 +128,23 @@ def _curve(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np
     height = np.interp(_POINTS, false_positive, true_positive)
     height[0] = 0.0
     return np.asarray(height)
+
+
+def discrimination(bench: Bench) -> Discrimination:
+    """The classifier two-sample test."""
+    return discriminate(bench.parts)
+
+
+METRICS: Mapping[str, Metric] = {
+    "c2st_auc": Metric(
+        section="fidelity",
+        direction="lower",
+        measure=lambda bench, _: bench.once(discrimination).measurement("c2st_auc"),
+        words=MetricWords(
+            title="Telling synthetic from real",
+            failed="A classifier tells synthetic patients from real ones nearly always.",
+            question="how well a classifier tells synthetic patients from real ones",
+        ),
+    ),
+}
+"""The metrics of the two-sample test by name."""

@@ -16,15 +16,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from synthehr.evaluation.bench import Bench, Metric, MetricWords, columns
 from synthehr.evaluation.coding import Values
 from synthehr.evaluation.cohorts import Parts
-from synthehr.evaluation.findings import ColumnProfile, Measurement, PairProfile, Scope, WorstPair, undefined
+from synthehr.evaluation.findings import ColumnProfile, Interval, Measurement, PairProfile, Scope, WorstPair, undefined
 from synthehr.evaluation.intervals import normal_interval
 
-__all__ = ["Distances", "bin_distances", "column_profiles", "missing_distances"]
+__all__ = ["METRICS", "Distances", "bin_distances", "column_profiles", "missing_distances"]
 
 _ROWS = 20_000
 _WORST = 10
+_MOST_INTERVALS = 60
 Weights = NDArray[np.float64]
 
 
@@ -98,11 +100,20 @@ class Distances:
                 second=self.names[b],
                 distance=_rounded(self.synthetic[a, b]),
                 reference=_rounded(self.holdout[a, b]),
+                ci=self.interval(a, b),
             )
             for a, b in self._ranked(self.synthetic)[:_WORST]
         )
         table = [tuple(tuple(map(_rounded, row)) for row in matrix) for matrix in (self.synthetic, self.holdout)]
         return PairProfile(columns=self.names, distance=table[0], reference=table[1], worst=worst)
+
+    def interval(self, a: int, b: int) -> Interval | None:
+        """The 95 % interval of a pair (or column), to show beside it; None with so many columns that it costs."""
+        if len(self.names) > _MOST_INTERVALS:
+            return None
+        weights = self._single(a, b)
+        value = self._measure("pair_tv", "all", weights, weights).value
+        return None if value is None else (_rounded(value.low), _rounded(value.high))
 
     def _no_pair(self, metric: str) -> Measurement:
         return undefined(metric, "all", "lower", "The table has one column, so there is no pair of columns.")
@@ -190,6 +201,7 @@ def column_profiles(parts: Parts, distances: Distances) -> tuple[ColumnProfile, 
                 synthetic=synthetic,
                 distance=_rounded(distances.synthetic[at, at]),
                 reference=_rounded(distances.holdout[at, at]),
+                ci=distances.interval(at, at),
             )
         )
     return tuple(profiles)
@@ -258,3 +270,91 @@ def _influence(
 
 def _variance(influence: NDArray[np.float64]) -> float:
     return float(influence.var(ddof=1) / len(influence))
+
+
+def distances(bench: Bench) -> Distances:
+    """Distances over bins and categories."""
+    return bin_distances(bench.parts)
+
+
+def missing(bench: Bench) -> Distances:
+    """Distances over missing or not."""
+    return missing_distances(bench.parts)
+
+
+def _column(found: Distances, metric: str, scope: Scope) -> Measurement:
+    return found.columns_mean(metric) if scope == "all" else found.column(metric, str(scope))
+
+
+def _pair(bench: Bench, scope: Scope) -> Measurement:
+    found = bench.once(distances)
+    return found.pair("pair_tv", *scope) if isinstance(scope, tuple) else found.pairs_mean("pair_tv")
+
+
+METRICS: Mapping[str, Metric] = {
+    "one_way_tv": Metric(
+        section="fidelity",
+        direction="lower",
+        measure=lambda bench, scope: _column(bench.once(distances), "one_way_tv", scope),
+        scopes=columns,
+        words=MetricWords(
+            title="Single columns",
+            failed="Taken one at a time, the columns are distributed differently from the real ones.",
+            question="whether single columns are distributed as in the real records",
+        ),
+    ),
+    "one_way_tv_worst": Metric(
+        section="fidelity",
+        direction="lower",
+        measure=lambda bench, _: bench.once(distances).columns_worst("one_way_tv_worst"),
+        words=MetricWords(
+            title="The column that is furthest off",
+            failed="At least one column is distributed quite differently from the real one.",
+            question="whether every single column is distributed as in the real records",
+        ),
+    ),
+    "pair_tv": Metric(
+        section="fidelity",
+        direction="lower",
+        measure=_pair,
+        scopes=columns,
+        pairs=True,
+        words=MetricWords(
+            title="Relations between two columns",
+            failed="Relations between columns are lost or distorted: analyses of two columns will mislead.",
+            question="whether relations between columns are kept",
+        ),
+    ),
+    "pair_tv_worst": Metric(
+        section="fidelity",
+        direction="lower",
+        measure=lambda bench, _: bench.once(distances).pairs_worst("pair_tv_worst"),
+        words=MetricWords(
+            title="The pair of columns that is furthest off",
+            failed="At least one relation between two columns is lost or badly distorted.",
+            question="whether every relation between two columns is kept",
+        ),
+    ),
+    "missing_rate": Metric(
+        section="fidelity",
+        direction="lower",
+        measure=lambda bench, scope: _column(bench.once(missing), "missing_rate", scope),
+        scopes=columns,
+        words=MetricWords(
+            title="Missing values",
+            failed="Values are missing at other rates than in the real records.",
+            question="whether values are missing as often as in the real records",
+        ),
+    ),
+    "missing_rate_worst": Metric(
+        section="fidelity",
+        direction="lower",
+        measure=lambda bench, _: bench.once(missing).columns_worst("missing_rate_worst"),
+        words=MetricWords(
+            title="The column whose missing values are furthest off",
+            failed="In at least one column values are missing at quite another rate than in the real records.",
+            question="whether every column is missing as often as in the real records",
+        ),
+    ),
+}
+"""The metrics of distributions by name."""

@@ -1,19 +1,36 @@
-"""What the metrics found: one measurement for each check, and the data behind each plot."""
+"""The data behind each plot of the report; every section has a profile of its own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from synthehr.evaluation.intervals import Estimate
+from synthehr.evaluation.findings_longitudinal import LongitudinalProfile
+from synthehr.evaluation.findings_privacy import AuditProfile, PrivacyProfile
+from synthehr.evaluation.measurement import (
+    Direction,
+    Finding,
+    Interval,
+    Measurement,
+    Scope,
+    public_size,
+    undefined,
+)
 
 __all__ = [
+    "CalibrationCurve",
+    "CalibrationProfile",
+    "Coefficient",
+    "CoefficientProfile",
     "ColumnProfile",
     "CopyProfile",
     "Direction",
     "DiscriminatorProfile",
+    "FairnessProfile",
+    "GroupProfile",
+    "ImportanceProfile",
+    "InferenceProfile",
     "Interval",
     "Measurement",
     "OutcomeProfile",
@@ -22,57 +39,17 @@ __all__ = [
     "Scope",
     "Sections",
     "Sizes",
+    "SurvivalCurve",
+    "SurvivalProfile",
+    "UtilityProfile",
     "ViolationProfile",
     "WorstPair",
     "public_size",
     "undefined",
 ]
 
-Direction = Literal["lower", "higher"]
-Scope = str | tuple[str, str]
-Interval = tuple[float, float]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """One metric on the synthetic cohort, with the same on the holdout and the excess of one over the other.
-
-    Attributes:
-        metric: name of the metric.
-        scope: ``all``, a column, an outcome, a rule, or a pair of columns.
-        direction: whether lower or higher is better.
-        value: the metric on the synthetic cohort; None where it is undefined.
-        reference: the metric with the holdout in the place of the synthetic cohort.
-        excess: value against reference, signed so that larger is worse.
-        why: why it is undefined, in one sentence; empty where it is defined.
-    """
-
-    metric: str
-    scope: Scope
-    direction: Direction
-    value: Estimate | None
-    reference: float | None
-    excess: Estimate | None
-    why: str = ""
-
-
-def undefined(metric: str, scope: Scope, direction: Direction, why: str) -> Measurement:
-    """A measurement that could not be made, with its reason."""
-    return Measurement(
-        metric=metric, scope=scope, direction=direction, value=None, reference=None, excess=None, why=why
-    )
-
-
-def public_size(count: int) -> int:
-    """A count rounded to two significant digits, since an exact number of patients is private."""
-    return int(float(f"{count:.2g}"))
-
-
-class _Finding(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Sizes(_Finding):
+class Sizes(Finding):
     """Patients in each cohort, to two significant digits."""
 
     train: int
@@ -80,7 +57,7 @@ class Sizes(_Finding):
     synthetic: int
 
 
-class ColumnProfile(_Finding):
+class ColumnProfile(Finding):
     """Shares of patients in each bin of one column."""
 
     column: str
@@ -91,18 +68,20 @@ class ColumnProfile(_Finding):
     synthetic: tuple[float, ...]
     distance: float = Field(description="Total variation distance of synthetic from train.")
     reference: float = Field(description="The same for the holdout.")
+    ci: Interval | None = Field(default=None, description="95 % interval of distance; null with many columns.")
 
 
-class WorstPair(_Finding):
+class WorstPair(Finding):
     """Two columns whose joint distribution is furthest off."""
 
     first: str
     second: str
     distance: float
     reference: float
+    ci: Interval | None = Field(default=None, description="95 % interval of distance; null with many columns.")
 
 
-class PairProfile(_Finding):
+class PairProfile(Finding):
     """Total variation distance of every pair of columns; the diagonal is the column alone."""
 
     columns: tuple[str, ...]
@@ -111,14 +90,14 @@ class PairProfile(_Finding):
     worst: tuple[WorstPair, ...]
 
 
-class RocCurve(_Finding):
+class RocCurve(Finding):
     """Points of a ROC curve, from (0, 0) to (1, 1)."""
 
     false_positive_rate: tuple[float, ...]
     true_positive_rate: tuple[float, ...]
 
 
-class DiscriminatorProfile(_Finding):
+class DiscriminatorProfile(Finding):
     """How well a classifier tells two cohorts apart."""
 
     auc: float
@@ -129,10 +108,11 @@ class DiscriminatorProfile(_Finding):
     reference_roc: RocCurve
 
 
-class OutcomeProfile(_Finding):
+class OutcomeProfile(Finding):
     """How well a model trained on synthetic patients predicts one outcome of real ones."""
 
     outcome: str
+    learner: Literal["trees", "linear", "forest"] = "trees"
     score: Literal["AUC", "macro AUC", "R²"]
     trained_on_synthetic: float
     synthetic_ci: Interval
@@ -142,7 +122,103 @@ class OutcomeProfile(_Finding):
     gap_ci: Interval
 
 
-class CopyProfile(_Finding):
+class CalibrationCurve(Finding):
+    """Predicted and observed shares, by tenths of the holdout in the order of the prediction."""
+
+    predicted: tuple[float, ...]
+    observed: tuple[float, ...]
+
+
+class CalibrationProfile(Finding):
+    """Whether chances come true, for an outcome of two classes."""
+
+    outcome: str
+    trained_on_synthetic: CalibrationCurve
+    trained_on_real: CalibrationCurve
+
+
+class ImportanceProfile(Finding):
+    """How much the area (or R²) of a model falls when a column is shuffled."""
+
+    outcome: str
+    columns: tuple[str, ...]
+    train: tuple[float, ...] = Field(description="Of the model trained on train.")
+    synthetic: tuple[float, ...] = Field(description="Of the model trained on as many synthetic patients.")
+    holdout: tuple[float, ...] = Field(description="Of the model trained on as many holdout patients.")
+
+
+class UtilityProfile(Finding):
+    """Beyond boosted trees: other learners, calibration, importance; empty where no check asked for them."""
+
+    learners: tuple[OutcomeProfile, ...] = ()
+    calibration: tuple[CalibrationProfile, ...] = ()
+    importance: tuple[ImportanceProfile, ...] = ()
+
+
+class Coefficient(Finding):
+    """One coefficient with its 95 % interval, as estimate, low, high; null where it cannot be estimated."""
+
+    name: str
+    train: tuple[float, float, float] | None
+    synthetic: tuple[float, float, float] | None
+    holdout: tuple[float, float, float] | None
+
+
+class CoefficientProfile(Finding):
+    """One regression on equally many patients of each cohort: what a forest plot shows.
+
+    Numbers are per standard deviation of train, categories against the commonest value; logistic coefficients are log
+    odds ratios, those of proportional hazards log hazard ratios.
+    """
+
+    outcome: str
+    model: str
+    coefficients: tuple[Coefficient, ...]
+
+
+class SurvivalCurve(Finding):
+    """Share of patients without the event at each time, and its mean over time (a share of the horizon)."""
+
+    share: tuple[float, ...]
+    mean: float
+
+
+class SurvivalProfile(Finding):
+    """Kaplan-Meier curves of the three cohorts."""
+
+    time: str
+    event: str
+    times: tuple[float, ...]
+    train: SurvivalCurve
+    synthetic: SurvivalCurve
+    holdout: SurvivalCurve
+
+
+class InferenceProfile(Finding):
+    """What analyses of the synthetic patients would conclude; empty where no check asked for it."""
+
+    regressions: tuple[CoefficientProfile, ...] = ()
+    survival: SurvivalProfile | None = None
+
+
+class GroupProfile(Finding):
+    """One metric of one subgroup: 95 % interval of this subgroup alone."""
+
+    metric: Literal["group_disparity", "group_fidelity", "group_utility"]
+    column: str
+    group: str
+    value: float
+    ci: Interval
+    reference: float
+
+
+class FairnessProfile(Finding):
+    """Every subgroup with what was measured of it."""
+
+    groups: tuple[GroupProfile, ...]
+
+
+class CopyProfile(Finding):
     """Verbatim copies of real patients among the synthetic ones."""
 
     measure: Literal["verbatim_copies", "rare_copies"]
@@ -153,7 +229,7 @@ class CopyProfile(_Finding):
     excess_ci: Interval
 
 
-class ViolationProfile(_Finding):
+class ViolationProfile(Finding):
     """How often one column or rule is broken."""
 
     what: Literal["column", "rule"]
@@ -162,7 +238,7 @@ class ViolationProfile(_Finding):
     real: float
 
 
-class Sections(_Finding):
+class Sections(Finding):
     """The data behind every plot of the report; None or empty where the suite did not ask for it."""
 
     sizes: Sizes
@@ -172,5 +248,11 @@ class Sections(_Finding):
     pairs: PairProfile | None = None
     discriminator: DiscriminatorProfile | None = None
     outcomes: tuple[OutcomeProfile, ...] = ()
+    utility: UtilityProfile | None = None
+    inference: InferenceProfile | None = None
+    fairness: FairnessProfile | None = None
     copies: tuple[CopyProfile, ...] = ()
     violations: tuple[ViolationProfile, ...] = ()
+    longitudinal: LongitudinalProfile | None = None
+    attacks: PrivacyProfile | None = None
+    audit: AuditProfile | None = None

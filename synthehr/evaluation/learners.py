@@ -1,21 +1,40 @@
-"""Features and learners shared by the two-sample test and by utility."""
+"""Features and learners shared by the two-sample test, by utility and by importance."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synthehr.evaluation.cohorts import Part, Parts
 
-__all__ = ["class_chances", "features", "predicted_numbers"]
+__all__ = [
+    "Learner",
+    "class_chances",
+    "features",
+    "fit_classes",
+    "fit_numbers",
+    "in_parallel",
+    "predicted_numbers",
+]
 
 _MOST_CATEGORIES = 250
 _SETTINGS: dict[str, Any] = {"max_iter": 60, "learning_rate": 0.1, "early_stopping": False, "random_state": 0}
+_FOREST: dict[str, Any] = {"n_estimators": 100, "min_samples_leaf": 5, "max_features": "sqrt", "random_state": 0}
+_FARTHEST = 10.0
 
-Features = tuple[NDArray[np.float64], NDArray[np.bool_]]
+Learner = Literal["trees", "linear", "forest"]
+"""Boosted trees; logistic or linear regression with a ridge penalty; a random forest."""
+
+Floats = NDArray[np.float64]
+Features = tuple[Floats, NDArray[np.bool_]]
+T = TypeVar("T")
 
 
 def features(part: Part, parts: Parts, *, without: str | None = None) -> Features:
@@ -47,61 +66,165 @@ def features(part: Part, parts: Parts, *, without: str | None = None) -> Feature
     return np.stack(columns, axis=1), np.array(categorical)
 
 
-def class_chances(
-    rows: NDArray[np.float64],
-    classes: NDArray[np.float64],
-    categorical: NDArray[np.bool_],
-    *,
-    asked: NDArray[np.float64],
-) -> dict[float, NDArray[np.float64]]:
-    """The chance of each class seen, for each patient asked about, by gradient-boosted trees.
+def fit_classes(
+    rows: Floats, classes: Floats, categorical: NDArray[np.bool_], *, learner: Learner = "trees"
+) -> Callable[[Floats], dict[float, Floats]]:
+    """Learn classes; what it returns gives each patient asked about the chance of each class seen.
 
-    Shape: ``rows`` is ``(patients, columns)``, ``asked`` ``(others, columns)``; each chance is
-    ``(others,)``. Where there is one class, or no column with a value, every patient gets the same chance.
+    Where there is one class, or no column with a value, every patient gets the same chance.
+
+    Args:
+        rows: shape ``(patients, columns)``.
+        classes: shape ``(patients,)``.
+        categorical: which columns are categories.
+        learner: how to learn.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
     seen, sizes = np.unique(classes, return_counts=True)
     used = ~np.isnan(rows).all(axis=0)
     if len(seen) < 2 or not used.any():
-        return {float(one): np.full(len(asked), size / len(rows)) for one, size in zip(seen, sizes, strict=True)}
-    with _single_thread():
-        learner = HistGradientBoostingClassifier(categorical_features=categorical[used], **_SETTINGS)
-        chances = learner.fit(rows[:, used], classes).predict_proba(asked[:, used])
-    return {float(one): chances[:, at] for at, one in enumerate(learner.classes_)}
+        shares = {float(one): size / len(rows) for one, size in zip(seen, sizes, strict=True)}
+        return lambda asked: {one: np.full(len(asked), share) for one, share in shares.items()}
+    prepared, model = _classifier(rows[:, used], classes, categorical[used], learner)
+
+    def chances(asked: Floats) -> dict[float, Floats]:
+        with _single_thread():
+            found = model.predict_proba(prepared(asked[:, used]))
+        return {float(one): found[:, at] for at, one in enumerate(model.classes_)}
+
+    return chances
 
 
-def predicted_numbers(
-    rows: NDArray[np.float64],
-    target: NDArray[np.float64],
-    categorical: NDArray[np.bool_],
-    *,
-    asked: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """The number expected of each patient asked about, by gradient-boosted trees. Shape ``(others,)``.
+def fit_numbers(
+    rows: Floats, target: Floats, categorical: NDArray[np.bool_], *, learner: Learner = "trees"
+) -> Callable[[Floats], Floats]:
+    """Learn a number; what it returns gives each patient asked about the number expected.
 
     Where the target does not vary, or no column has a value, every patient gets the mean; NaN where there is
     no one to learn from.
     """
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
     used = ~np.isnan(rows).all(axis=0)
     if len(target) == 0:
-        return np.full(len(asked), np.nan)
+        return lambda asked: np.full(len(asked), np.nan)
     if np.ptp(target) == 0 or not used.any():
-        return np.full(len(asked), target.mean())
+        mean = float(target.mean())
+        return lambda asked: np.full(len(asked), mean)
+    prepared, model = _regressor(rows[:, used], target, categorical[used], learner)
+
+    def expected(asked: Floats) -> Floats:
+        with _single_thread():
+            return np.asarray(model.predict(prepared(asked[:, used])))
+
+    return expected
+
+
+def class_chances(
+    rows: Floats, classes: Floats, categorical: NDArray[np.bool_], *, asked: Floats
+) -> dict[float, Floats]:
+    """The chance of each class seen, for each patient asked about, by boosted trees; see :func:`fit_classes`."""
+    return fit_classes(rows, classes, categorical)(asked)
+
+
+def predicted_numbers(rows: Floats, target: Floats, categorical: NDArray[np.bool_], *, asked: Floats) -> Floats:
+    """The number expected of each patient asked about, by boosted trees; see :func:`fit_numbers`."""
+    return fit_numbers(rows, target, categorical)(asked)
+
+
+def in_parallel(tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """What the tasks return, in their order; they run side by side on as many threads as there are cores.
+
+    Learners hold Python's lock for a small part of their time. Each keeps to its own thread.
+    """
+    if len(tasks) < 2:
+        return [task() for task in tasks]
+    with ThreadPoolExecutor(max_workers=min(len(tasks), os.cpu_count() or 1), initializer=_limit_thread) as pool:
+        return [running.result() for running in [pool.submit(task) for task in tasks]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Design:
+    """Columns for a linear model, as learned from the rows it is fitted to.
+
+    Attributes:
+        categorical: which columns are categories.
+        mean: of each number.
+        spread: standard deviation of each number, 1 where it does not vary.
+        levels: values of each category, the most common first, at most twenty.
+    """
+
+    categorical: NDArray[np.bool_]
+    mean: Floats
+    spread: Floats
+    levels: tuple[Floats, ...]
+
+    @classmethod
+    def of(cls, rows: Floats, categorical: NDArray[np.bool_]) -> _Design:
+        mean, spread = np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)
+        levels = []
+        for at in np.flatnonzero(categorical):
+            seen, sizes = np.unique(rows[~np.isnan(rows[:, at]), at], return_counts=True)
+            levels.append(seen[np.argsort(-sizes, kind="stable")][:20])
+        spread = np.where(spread > 1e-12 * np.maximum(1.0, np.abs(mean)), spread, 1.0)
+        return cls(categorical=categorical, mean=mean, spread=spread, levels=tuple(levels))
+
+    def __call__(self, rows: Floats) -> Floats:
+        """Numbers as standard scores (missing is 0, with a mark beside it), categories one column a value."""
+        numbers = ~self.categorical
+        scores = (rows[:, numbers] - self.mean[numbers]) / self.spread[numbers]
+        gone = np.isnan(scores)
+        blocks = [np.clip(np.where(gone, 0.0, scores), -_FARTHEST, _FARTHEST), gone.astype(np.float64)]
+        for at, levels in zip(np.flatnonzero(self.categorical), self.levels, strict=True):
+            blocks.append((rows[:, at, None] == levels).astype(np.float64))
+        return np.concatenate(blocks, axis=1)
+
+
+def _classifier(
+    rows: Floats, classes: Floats, categorical: NDArray[np.bool_], learner: Learner
+) -> tuple[Callable[[Floats], Floats], Any]:
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+
     with _single_thread():
-        learner = HistGradientBoostingRegressor(categorical_features=categorical[used], **_SETTINGS)
-        return np.asarray(learner.fit(rows[:, used], target).predict(asked[:, used]))
+        if learner == "linear":
+            design = _Design.of(rows, categorical)
+            return design, LogisticRegression(solver="newton-cholesky", C=1.0).fit(design(rows), classes)
+        if learner == "forest":
+            return _same, RandomForestClassifier(**_FOREST).fit(rows, classes)
+        model = HistGradientBoostingClassifier(categorical_features=categorical, **_SETTINGS)
+        return _same, model.fit(rows, classes)
+
+
+def _regressor(
+    rows: Floats, target: Floats, categorical: NDArray[np.bool_], learner: Learner
+) -> tuple[Callable[[Floats], Floats], Any]:
+    from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+    from sklearn.linear_model import Ridge
+
+    with _single_thread():
+        if learner == "linear":
+            design = _Design.of(rows, categorical)
+            return design, Ridge(alpha=1.0).fit(design(rows), target)
+        if learner == "forest":
+            return _same, RandomForestRegressor(**_FOREST).fit(rows, target)
+        return _same, HistGradientBoostingRegressor(categorical_features=categorical, **_SETTINGS).fit(rows, target)
+
+
+def _same(rows: Floats) -> Floats:
+    return rows
+
+
+def _limit_thread() -> None:
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=1, user_api="openmp")  # never undone: it holds for this thread alone
 
 
 def _single_thread() -> AbstractContextManager[Any]:
     """Keep learners to one thread.
 
     Boosted trees on small tables lose more to threads that wait for each other than they gain, and on a
-    machine with other work they come close to a standstill.
+    machine with other work they come close to a standstill. OpenMP's limit holds for the calling thread alone.
     """
     from threadpoolctl import threadpool_limits
 
-    limits: AbstractContextManager[Any] = threadpool_limits(limits=1)
+    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="openmp")
     return limits

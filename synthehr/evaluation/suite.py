@@ -6,7 +6,8 @@ whole interval is inside it, else inconclusive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import datetime as dt
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
@@ -17,9 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from synthehr._files import shipped
 from synthehr.cohort import Cohort
 from synthehr.errors import ConfigError, InternalError, SchemaError
+from synthehr.evaluation.bench import Likelihood
 from synthehr.evaluation.findings import Direction, Measurement, Scope, Sections
 from synthehr.evaluation.intervals import Estimate
-from synthehr.evaluation.metrics import METRICS, Bench
+from synthehr.evaluation.measurement import SectionName
+from synthehr.evaluation.metrics import METRICS, Bench, measure, sections
 from synthehr.schema.files import first_problem, load_yaml
 from synthehr.schema.model import Schema
 
@@ -30,6 +33,7 @@ __all__ = [
     "Suite",
     "SuiteResult",
     "Verdict",
+    "Waiver",
     "decide",
     "load_suite",
     "overall",
@@ -38,7 +42,6 @@ __all__ = [
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 Outcome = Verdict
-Section = Literal["validity", "fidelity", "utility", "privacy"]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 
 
@@ -46,11 +49,19 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Waiver(_Part):
+    """A failure that is let stand for a time: the check shows its verdict, and does not count, until it ends."""
+
+    until: dt.date = Field(description="Last day on which the waiver holds.")
+    reason: str = Field(min_length=1, description="Why the failure is let stand.")
+    by: str = Field(min_length=1, description="Who answers for it.")
+
+
 class Gate(_Part):
     """One check of a suite: a metric, what is compared with which bound, and why that bound."""
 
     id: _Name
-    section: Section
+    section: SectionName
     metric: str = Field(description="Name of the metric; evaluation/README.md lists them.")
     scope: str | Annotated[tuple[str, str], Field()] = Field(
         default="all",
@@ -67,6 +78,7 @@ class Gate(_Part):
     on_inconclusive: Verdict = Field(default="inconclusive", description="What an undecided check counts as.")
     on_undefined: Verdict = Field(default="inconclusive", description="What a check that cannot be made counts as.")
     rationale: str = Field(min_length=1, description="Why this bound.")
+    waiver: Waiver | None = Field(default=None, description="Lets a failed or undecided check stand for a time.")
 
     @field_validator("metric")
     @classmethod
@@ -83,8 +95,7 @@ class Gate(_Part):
         if self.statistic == "excess" and self.op != "<=":
             raise ValueError("op must be '<=' for statistic 'excess', where larger is worse")
         pair = isinstance(self.scope, tuple)
-        fits = self.scope == "all" or (pair and "pair" in metric.scopes)
-        if not fits and (pair or not {"column", "outcome", "rule"} & set(metric.scopes)):
+        if self.scope != "all" and (metric.scopes is None or (pair and not metric.pairs)):
             raise ValueError(f"metric {self.metric!r} knows no scope {self.scope!r}")
         return self
 
@@ -96,6 +107,28 @@ class Suite(_Part):
     suite: _Name = Field(description="Name of the suite.")
     description: str = Field(default="", description="What the suite is for.")
     checks: tuple[Gate, ...] = Field(min_length=1)
+
+    def only(self, sections: Collection[str] | None) -> Suite:
+        """The checks of these sections; the suite's name says so. The suite itself for None and for all of them.
+
+        Raises:
+            ConfigError: the suite has no check of a section.
+        """
+        if sections is None:
+            return self
+        known = {gate.section for gate in self.checks}
+        for name in sections:
+            if name not in known:
+                raise ConfigError(
+                    f"suite {self.suite!r} has no check of section {name!r}: it has {', '.join(sorted(known))}"
+                )
+        kept = tuple(gate for gate in self.checks if gate.section in sections)
+        if not kept:
+            raise ConfigError("no section is named: name one, or leave them out")
+        if len(kept) == len(self.checks):
+            return self
+        told = ", ".join(dict.fromkeys(gate.section for gate in kept))
+        return self.model_copy(update={"checks": kept, "suite": f"{self.suite} ({told} only)"})
 
     @model_validator(mode="after")
     def _ids_once(self) -> Suite:
@@ -116,8 +149,9 @@ class Check:
         reference: the same with the holdout in the place of the synthetic cohort.
         excess: value against reference, signed so that larger is worse, with ``excess_ci``.
         verdict: pass, fail or inconclusive, by the interval of the gated ``statistic``.
-        counts_as: the verdict after the suite's ``on_inconclusive`` and ``on_undefined``.
+        counts_as: the verdict after the suite's ``on_inconclusive`` and ``on_undefined``, and after its waiver.
         why: the verdict in one sentence.
+        waiver: until when, why and by whom what the check found is let stand; empty where it is not.
     """
 
     id: str
@@ -137,6 +171,7 @@ class Check:
     counts_as: Verdict
     why: str
     rationale: str
+    waiver: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +220,8 @@ def run_suite(
     synthetic: Cohort[Schema],
     suite: Suite,
     seed: int = 0,
+    today: dt.date | None = None,
+    likelihood: Likelihood | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> SuiteResult:
     """Measure what the suite asks for and decide.
@@ -194,30 +231,35 @@ def run_suite(
         holdout: real patients it never saw, split off at random.
         synthetic: the synthetic patients.
         suite: the gates.
-        seed: of every draw; the same cohorts, suite and seed give the same result.
+        seed: of every draw; the same cohorts, suite and seed give the same result, while the same waivers hold.
+        today: the day on which waivers are judged; by default this one.
+        likelihood: of real patients under the generator, where it is at hand: one more attack.
         on_progress: called before each check with its id, how many are done, and how many there are.
 
     Raises:
         DataError: a cohort lacks a declared column, follows another schema or has no patient.
-        ConfigError: a check's scope names a column, outcome or rule that the schema has not.
+        ConfigError: a check's scope names a column, outcome or rule that the schema has not, or no check applies.
     """
-    discriminates = any(gate.metric == "c2st_auc" for gate in suite.checks)
-    bench = Bench.open(train=train, holdout=holdout, synthetic=synthetic, seed=seed, discriminates=discriminates)
-    planned = [(gate, scope) for gate in suite.checks for scope in _scopes(gate, bench)]
+    asked = frozenset(gate.metric for gate in suite.checks)
+    bench = Bench.open(train=train, holdout=holdout, synthetic=synthetic, seed=seed, asked=asked, likelihood=likelihood)
+    gates = [gate for gate in suite.checks if METRICS[gate.metric].applies(bench)]
+    if not gates:
+        raise ConfigError(f"no check of suite {suite.suite!r} applies to this schema: choose another suite")
+    planned = [(gate, scope) for gate in gates for scope in _scopes(gate, bench)]
     checks = []
     for done, (gate, scope) in enumerate(planned):
         if on_progress is not None:
             on_progress(gate.id, done, len(planned))
-        checks.append(_check(gate, bench.measure(gate.metric, scope)))
+        checks.append(_waived(_check(gate, measure(bench, gate.metric, scope)), gate.waiver, today=today))
     if on_progress is not None:
         on_progress("done", len(planned), len(planned))
-    if {gate.id for gate in suite.checks} - {gate.id for gate, _ in planned} or len(checks) != len(planned):
+    if {gate.id for gate in gates} - {gate.id for gate, _ in planned} or len(checks) != len(planned):
         raise InternalError("a check of the suite did not run")
     return SuiteResult(
         suite=suite.suite,
         verdict=overall(checks),
         checks=tuple(checks),
-        sections=bench.sections(),
+        sections=sections(bench),
         seed=seed,
     )
 
@@ -233,7 +275,7 @@ def _scopes(gate: Gate, bench: Bench) -> list[Scope]:
     metric = METRICS[gate.metric]
     if gate.scope == "all":
         return ["all"]
-    known = bench.scopes(metric)
+    known = metric.scopes(bench) if metric.scopes is not None else ()
     if gate.scope == "each":
         return list(known) or ["all"]
     wanted = gate.scope if isinstance(gate.scope, tuple) else (gate.scope,)
@@ -276,6 +318,15 @@ def _check(gate: Gate, found: Measurement) -> Check:
         why=why,
         rationale=gate.rationale,
     )
+
+
+def _waived(check: Check, waiver: Waiver | None, *, today: dt.date | None) -> Check:
+    """The check as its waiver lets it stand; after its last day it counts again, and says so."""
+    if waiver is None or check.counts_as == "pass":
+        return check
+    if (today or dt.datetime.now(tz=dt.UTC).date()) > waiver.until:
+        return replace(check, why=f"{check.why} Its waiver ended on {waiver.until}.")
+    return replace(check, counts_as="pass", waiver=f"Waived until {waiver.until} by {waiver.by}: {waiver.reason}")
 
 
 def _widened(estimate: Estimate | None, *, confidence: float) -> Estimate | None:

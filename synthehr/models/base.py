@@ -16,7 +16,7 @@ from synthehr.privacy.accountant import Event
 from synthehr.privacy.budget import Budget
 from synthehr.schema.model import Schema
 
-__all__ = ["MODELS", "GeneratorShape", "Trained", "load_generator", "sample_codes"]
+__all__ = ["MODELS", "GeneratorShape", "Trained", "TrainedTable", "load_generator", "sample_codes"]
 
 MODELS = ("auto", "dp-ctgan", "dp-tvae", "marginal")
 
@@ -31,12 +31,51 @@ class GeneratorShape(BaseModel):
     hidden: int = Field(default=64, ge=0, description="Width of the refiner; 0 where there is none.")
 
 
+class TermRecord(BaseModel):
+    """One term of a column's score: the columns it looks at, and where cells are coarser the group of each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    given: tuple[str, ...]
+    groups: tuple[tuple[int, ...], ...] = Field(
+        default=(), description="The group of each cell of each column, the target's last."
+    )
+
+
+class ConditionalRecord(BaseModel):
+    """How one column is drawn given others; the weights of term i are the tensor ``<table>/<column>/<i>``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: str
+    terms: tuple[TermRecord, ...]
+    of_candidate: bool = Field(description="Whether it looks at which cells were there before: ``<column>/seen``.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedTable:
+    """One table that was learned.
+
+    Attributes:
+        domain: of its own columns.
+        weights: of its generator, or of its columns' terms.
+        terms: of tables beside the patients' own, what its columns' scores are sums of.
+    """
+
+    domain: tuple[ColumnDomain, ...]
+    weights: Mapping[str, Tensor]
+    terms: tuple[ConditionalRecord, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
     """The outcome of a fit: bought things only.
 
     Attributes:
         model: which model was fitted.
+        shape: of the patients' generator.
+        per_table: what was learned of each, ancestors first; the patients' own is one of them.
+        max_rows: the bound on the rows of one patient in each table.
         chosen_because: why, in words.
         patients_bought: the noisy count of patients.
         events: what was spent, in dp_accounting's terms.
@@ -53,9 +92,9 @@ class Trained:
     model: str
     chosen_because: str
     seed: int
-    domain: tuple[ColumnDomain, ...]
     shape: GeneratorShape
-    weights: Mapping[str, Tensor]
+    per_table: Mapping[str, TrainedTable]
+    max_rows: Mapping[str, int]
     patients_bought: int
     events: tuple[Event, ...]
     epsilon_spent: float
@@ -64,14 +103,24 @@ class Trained:
     required_suite: str | None = None
     audit_required: bool = False
 
+    @property
+    def domain(self) -> tuple[ColumnDomain, ...]:
+        """The patients' own columns."""
+        return self.per_table[self.schema.subject].domain
 
-def load_generator(domain: Sequence[ColumnDomain], shape: GeneratorShape, weights: Mapping[str, Tensor]) -> Generator:
-    """The generator with these weights, on the CPU.
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """Of the patients' own generator."""
+        return self.per_table[self.schema.subject].weights
+
+
+def load_generator(sizes: Sequence[int], shape: GeneratorShape, weights: Mapping[str, Tensor]) -> Generator:
+    """The generator of columns of these sizes with these weights, on the CPU.
 
     Raises:
         DataError: the weights are not those of such a generator.
     """
-    generator = Generator(sizes=[c.cells.size for c in domain], **shape.model_dump())
+    generator = Generator(sizes=sizes, **shape.model_dump())
     try:
         generator.load_state_dict(dict(weights))
     except RuntimeError as error:

@@ -39,7 +39,7 @@ class Targets:
     that all of them are one batched product; a column with fewer has empty ones.
     """
 
-    def __init__(self, sizes: Sequence[int], *, patients: int, device: torch.device) -> None:
+    def __init__(self, sizes: Sequence[int], *, patients: float, device: torch.device) -> None:
         self._sizes = tuple(sizes)
         self._offsets = np.concatenate([[0], np.cumsum(sizes)]).tolist()
         self.share = torch.zeros(self._offsets[-1], self._offsets[-1], device=device)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from synthehr.encoding.domain import ColumnPlan, plan_domain
+from synthehr.encoding.unroll import ConditionalTable
 from synthehr.models.base import GeneratorShape
 from synthehr.models.ctgan import CriticSettings
 from synthehr.models.marginals import FitSettings
@@ -16,9 +18,19 @@ from synthehr.models.tvae import VariationalSettings
 from synthehr.privacy.accountant import Event, Gaussian, PoissonSampledGaussian, calibrate
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.policy import Policy, Shares
-from synthehr.schema.model import CategoryColumn, Table
+from synthehr.schema.model import CategoryColumn
 
-__all__ = ["ChoiceSettings", "FitPlan", "JointPlan", "TrainingSettings", "plan_fit"]
+__all__ = [
+    "ChoiceSettings",
+    "FitPlan",
+    "JointPlan",
+    "RowsSettings",
+    "TablePlan",
+    "TrainingSettings",
+    "focused",
+    "plan_fit",
+    "stage_prefix",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +44,8 @@ class ChoiceSettings:
         groups: coarser cells of a column, in triples.
         price: what remains of a histogram's noise after the fit, in L1, as a part.
         focus: weight of sets that hold an outcome, where others have 1.
-        unbought: pull of a pair that was not bought towards independence, where 1 is that of a bought one on average.
+        unbought: pull of a pair that was not bought towards what is expected of it, where 1 is that of a bought one on
+            average.
     """
 
     pairs: int = 2000
@@ -45,6 +58,28 @@ class ChoiceSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowsSettings:
+    """How the rows of child tables are fitted; none of it moves the guarantee.
+
+    Attributes:
+        patients: how many are made up to fit on.
+        rows: of theirs that are looked at, at most.
+        rounds: of making up rows and fitting on them.
+        steps: of L-BFGS for a column and round, at most.
+        pace: part of the way to what was fitted that weights go in a round. All of it overshoots: what rows are made
+            up depends on the weights, and so does what fits them.
+        ridge: how much weights are held back, for each unit of a histogram's noise.
+    """
+
+    patients: int = 6000
+    rows: int = 15_000
+    rounds: int = 10
+    steps: int = 25
+    pace: float = 0.5
+    ridge: float = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
     """Settings of the models that are no part of the guarantee's statement; all are public constants."""
 
@@ -52,6 +87,7 @@ class TrainingSettings:
     shape: GeneratorShape = field(default_factory=GeneratorShape)
     fit: FitSettings = field(default_factory=FitSettings)
     choice: ChoiceSettings = field(default_factory=ChoiceSettings)
+    rows: RowsSettings = field(default_factory=RowsSettings)
     critic: CriticSettings = field(default_factory=CriticSettings)
     variational: VariationalSettings = field(default_factory=VariationalSettings)
 
@@ -79,31 +115,69 @@ class JointPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TablePlan:
+    """What is bought of one conditional table.
+
+    Attributes:
+        rows: how many patients have rows in it; None for the patients' own table.
+        domain: cells of the own columns.
+        history: one-way histograms of the columns of history; None where there are none.
+        pairs: histograms of two columns.
+        triples: histograms of three columns.
+    """
+
+    rows: Gaussian | None
+    domain: dict[str, ColumnPlan]
+    history: Gaussian | None
+    pairs: JointPlan
+    triples: JointPlan | None
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """All events."""
+        optional = tuple(event for event in (self.rows, self.history) if event is not None)
+        domain = itertools.chain.from_iterable(plan.events for plan in self.domain.values())
+        return (*optional, *domain, *self.pairs.events, *(self.triples.events if self.triples is not None else ()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FitPlan:
     """Everything that will be spent after the count, fixed before it is."""
 
-    domain: dict[str, ColumnPlan]
-    pairs: JointPlan
-    triples: JointPlan | None
+    per_table: dict[str, TablePlan]
     gradients: PoissonSampledGaussian | None
 
     @property
     def events(self) -> tuple[Event, ...]:
         """All events, gradient steps with their count."""
-        domain = itertools.chain.from_iterable(plan.events for plan in self.domain.values())
-        triples = self.triples.events if self.triples is not None else ()
-        gradients = (self.gradients,) if self.gradients is not None else ()
-        return (*domain, *self.pairs.events, *triples, *gradients)
+        tables = itertools.chain.from_iterable(plan.events for plan in self.per_table.values())
+        return (*tables, *((self.gradients,) if self.gradients is not None else ()))
+
+
+def stage_prefix(made: ConditionalTable) -> str:
+    """What the stages of a table's events begin with; nothing for the patients' own."""
+    return f"{made.name}/" if made.depth else ""
 
 
 def _plan_joints(
-    table: Table, *, precision: float, shares: Shares, choice: ChoiceSettings
+    made: ConditionalTable, *, precision: float, shares: Shares, choice: ChoiceSettings
 ) -> tuple[JointPlan, JointPlan | None]:
     """The rounds of pairs and triples that share ``precision``, the sum of 1 / noise_multiplier**2."""
-    names = list(table.kept)
-    focus = [at for at, name in enumerate(names) if name in table.outcome]
-    pairs = candidates(len(names), order=2, focus=focus, most=choice.pairs) or [(0, 0)]
-    triples = candidates(len(names), order=3, focus=focus, most=choice.triples)
+    names, prefix = made.names, stage_prefix(made)
+    focus = [at for at, name in enumerate(names) if name in focused(made)]
+    place = {name: at for at, name in enumerate(names)}
+    kin = [(place[past.of], place[name]) for name, past in made.history.items() if past.of in place]
+
+    def usable(chosen: tuple[int, ...]) -> bool:
+        return made.target(names[at] for at in chosen) is not None
+
+    def chosen(order: int, most: int) -> list[tuple[int, ...]]:
+        if not made.depth:
+            return candidates(len(names), order=order, focus=focus, most=most)
+        return candidates(len(names), order=order, focus=focus, most=most, own=len(made.own), kin=kin, usable=usable)
+
+    pairs = chosen(2, choice.pairs) or [(0, 0)]
+    triples = chosen(3, choice.triples)
     parts = {
         "weigh pairs": shares.choice / 2.0 if len(pairs) > 1 else 0.0,
         "pairs": shares.pairs,
@@ -112,7 +186,7 @@ def _plan_joints(
     }
     whole = math.fsum(parts.values())
     events = {
-        stage: Gaussian(stage=stage, noise_multiplier=1.0 / math.sqrt(part / whole * precision))
+        stage: Gaussian(stage=prefix + stage, noise_multiplier=1.0 / math.sqrt(part / whole * precision))
         for stage, part in parts.items()
         if part
     }
@@ -122,8 +196,54 @@ def _plan_joints(
     return first, JointPlan(candidates=tuple(triples), weighing=events["weigh triples"], buying=events["triples"])
 
 
+def focused(made: ConditionalTable) -> set[str]:
+    """The columns that the schema makes matter: outcomes, the table's own or an ancestor's."""
+    return {*made.table.outcome, *made.outcomes_above}
+
+
+# Of a child table's share for its domain: for the number of patients with rows, and for the columns of history.
+_ROWS, _HISTORY = 0.02, 0.1
+# A child table's values hang on codes and its times span years: its domain is worth more of its budget.
+_DOMAIN_OF_ROWS = 2.0
+
+
+def _plan_table(
+    made: ConditionalTable, *, precision: float, shares: Shares, choice: ChoiceSettings, joint: float, delta: float
+) -> TablePlan:
+    """What is bought of one table with ``precision``, of which the domain gets its share and joints ``joint``."""
+    prefix, domain = stage_prefix(made), shares.domain * precision
+    rows = history = None
+    if made.depth:
+        joint -= (_DOMAIN_OF_ROWS - 1.0) * shares.domain
+        whole = _DOMAIN_OF_ROWS * domain
+        rows = Gaussian(stage=f"{prefix}rows", noise_multiplier=1.0 / math.sqrt(_ROWS * whole))
+        domain = (1.0 - _ROWS) * whole
+        if made.history:
+            history = Gaussian(stage=f"{prefix}history", noise_multiplier=1.0 / math.sqrt(_HISTORY * whole))
+            domain -= _HISTORY * whole
+    pairs, triples = _plan_joints(made, precision=joint * precision, shares=shares, choice=choice)
+    return TablePlan(
+        rows=rows,
+        domain=plan_domain(
+            made.table, precision=domain, selection_delta=delta, prefix=prefix, by_levels=made.depth > 0
+        ),
+        history=history,
+        pairs=pairs,
+        triples=triples,
+    )
+
+
+def _discovered(made: ConditionalTable) -> int:
+    return sum(isinstance(c, CategoryColumn) and c.values is None for c in made.table.kept.values())
+
+
+def table_shares(tables: Mapping[str, ConditionalTable]) -> dict[str, float]:
+    """The part of the precision that each table gets; they sum to 1."""
+    return dict.fromkeys(tables, 1.0 / len(tables))
+
+
 def plan_fit(
-    table: Table,
+    tables: Mapping[str, ConditionalTable],
     *,
     budget: Budget,
     policy: Policy,
@@ -134,7 +254,7 @@ def plan_fit(
     """Fix every event that follows the count, and solve for the noise.
 
     Args:
-        table: the declared columns.
+        tables: what each table that has columns to learn is learned as; the patients' own is one of them.
         budget: what is left after the count. The count is pure, so that whatever it says, this plan's
             (epsilon, delta) adds to it by basic composition.
         policy: shares of the budget.
@@ -145,17 +265,24 @@ def plan_fit(
     Raises:
         BudgetExceededError: the budget is too small to buy anything.
     """
-    shares = policy.shares
-    selects = any(isinstance(c, CategoryColumn) and c.values is None for c in table.kept.values())
-    selection_delta = policy.selection_delta * budget.delta if selects else 0.0
+    shares, parts = policy.shares, table_shares(tables)
+    discovered = {name: _discovered(made) for name, made in tables.items()}
+    selection = policy.selection_delta * budget.delta / max(sum(discovered.values()), 1)
 
     def measured(precision: float) -> FitPlan:
         joint = 1.0 - shares.domain - (shares.gradients if gradients is not None else 0.0)
-        pairs, triples = _plan_joints(
-            table, precision=joint * precision, shares=shares, choice=choice or ChoiceSettings()
-        )
-        domain = plan_domain(table, precision=shares.domain * precision, selection_delta=selection_delta)
-        return FitPlan(domain=domain, pairs=pairs, triples=triples, gradients=None)
+        plans = {
+            name: _plan_table(
+                made,
+                precision=parts[name] * precision,
+                shares=shares,
+                choice=choice or ChoiceSettings(),
+                joint=joint,
+                delta=selection * discovered[name],
+            )
+            for name, made in tables.items()
+        }
+        return FitPlan(per_table=plans, gradients=None)
 
     if gradients is None:
         return measured(calibrate(lambda scale: measured(scale**2).events, budget=budget) ** 2)

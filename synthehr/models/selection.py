@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,7 +18,16 @@ from synthehr.randomness import FloatArray, IntArray
 __all__ = ["candidates", "chance_distance", "coarsen", "share_out"]
 
 
-def candidates(columns: int, *, order: int, focus: Sequence[int], most: int) -> list[tuple[int, ...]]:
+def candidates(
+    columns: int,
+    *,
+    order: int,
+    focus: Sequence[int],
+    most: int,
+    own: int = 0,
+    kin: Sequence[tuple[int, int]] = (),
+    usable: Callable[[tuple[int, ...]], bool] | None = None,
+) -> list[tuple[int, ...]]:
     """Sets of columns to choose among; public, since it depends on the schema alone.
 
     Args:
@@ -27,10 +36,18 @@ def candidates(columns: int, *, order: int, focus: Sequence[int], most: int) -> 
         focus: columns that the schema makes matter, such as outcomes.
         most: how many sets there may be. Where there are more, those that hold most of ``focus`` come first, then
             those that come first in the table.
+        own: how many of the first columns count as much as those of ``focus`` where there are too many sets.
+        kin: pairs of columns that count as much in a set that holds both.
+        usable: which sets may be chosen; all without it.
     """
-    sets = list(itertools.combinations(range(columns), order))
-    wanted = set(focus)
-    return sorted(sorted(sets, key=lambda s: -len(wanted & set(s)))[:most])
+    wanted, related = set(focus), {frozenset(pair) for pair in kin}
+
+    def matters(chosen: tuple[int, ...]) -> int:
+        pairs = sum(frozenset(pair) in related for pair in itertools.combinations(chosen, 2)) if related else 0
+        return len(wanted & set(chosen)) + sum(at < own for at in chosen) + pairs
+
+    sets = [chosen for chosen in itertools.combinations(range(columns), order) if usable is None or usable(chosen)]
+    return sorted(sorted(sets, key=lambda chosen: -matters(chosen))[:most])
 
 
 def chance_distance(expected: FloatArray) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,26 +13,26 @@ import numpy as np
 import torch
 
 from synthehr.cohort import Cohort
-from synthehr.encoding.codec import behind_the_door, bound_rows, declared_rows
-from synthehr.encoding.domain import ColumnDomain, Joint, buy_domain, sharpen
-from synthehr.encoding.records import ColumnRecord, column_of, record_of
+from synthehr.encoding.codec import Decoder, all_behind_the_door, bound_rows, declared_rows
+from synthehr.encoding.unroll import conditional_tables
 from synthehr.errors import ConfigError, InternalError
-from synthehr.models.base import MODELS, Trained
+from synthehr.models.base import MODELS, Trained, TrainedTable
 from synthehr.models.checkpoint import Checkpoint
 from synthehr.models.ctgan import CriticPhase, CriticSettings
-from synthehr.models.learner import Learner
-from synthehr.models.marginals import Targets, expected_joints, fit_to_targets, scatter
+from synthehr.models.fitting import Fitted, FitTools, PatientsFit, RowsFit
+from synthehr.models.marginals import Targets
 from synthehr.models.networks import Generator
+from synthehr.models.packing import terms_of, weights_of
 from synthehr.models.phase import GradientPhase, GradientSettings
-from synthehr.models.planning import FitPlan, JointPlan, TrainingSettings, plan_fit
-from synthehr.models.selection import chance_distance, coarsen, share_out
+from synthehr.models.planning import FitPlan, TrainingSettings, plan_fit
+from synthehr.models.rollout import Roller, rolled_patients
+from synthehr.models.sampling import Sampler
 from synthehr.models.tvae import VariationalPhase, VariationalSettings
-from synthehr.privacy.accountant import Account, EpsilonDelta, Event, PoissonSampledGaussian, epsilon_of
+from synthehr.privacy.accountant import Account, EpsilonDelta, PoissonSampledGaussian, epsilon_of
 from synthehr.privacy.budget import Budget
-from synthehr.privacy.partition import Values
 from synthehr.privacy.policy import Policy, load_policy
 from synthehr.privacy.rows import GradientMechanism, PrivateCodes
-from synthehr.randomness import FloatArray, IntArray, NoiseSource, SystemNoise, fresh_seed, seeded
+from synthehr.randomness import NoiseSource, SystemNoise, fresh_seed, seeded
 from synthehr.schema.files import dump_schema
 from synthehr.schema.model import Schema
 
@@ -74,7 +73,7 @@ def train(
     """Fit a model of the cohort's patients under (epsilon, delta)-differential privacy.
 
     Args:
-        cohort: real records; one table with one row per patient.
+        cohort: real records of patients, in one table or several.
         epsilon: the promise, add or remove one patient.
         delta: its slack; refused where the policy finds it too large for the bought count of patients.
         model: ``dp-ctgan``, ``dp-tvae``, ``marginal`` or ``auto``.
@@ -100,8 +99,6 @@ def train(
     rules = load_policy(policy)
     source = noise if noise is not None else SystemNoise()
     rules.check(declared_rows(cohort.schema), epsilon=epsilon, model=model, noise=source.name)
-    if len(cohort.schema.tables) > 1:
-        raise ConfigError("this version learns one table with one row per patient; the schema declares several")
     if account is not None and (account.budget != budget or account.events):
         raise InternalError("a fit needs an unused account of its own epsilon and delta")
     run = _Run(
@@ -160,22 +157,6 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _independent(domain: Sequence[ColumnDomain], pair: tuple[int, ...], *, patients: int) -> FloatArray:
-    """What a pair's histogram would be if its columns had nothing to do with each other."""
-    first, second = (domain[c].counts for c in pair)
-    return np.asarray(np.outer(first, second) / patients, dtype=np.float64)
-
-
-def _groups(column: ColumnDomain, *, most: int) -> IntArray:
-    ordered = not isinstance(column.cells, Values)
-    return coarsen(column.counts, groups=most, nullable=column.cells.nullable, ordered=ordered)
-
-
-def _weight(joint: Joint, plan: JointPlan, bought: Sequence[Joint]) -> float:
-    """The precision of a histogram, where 1 is that of a pair if all bought pairs had the same."""
-    return plan.buying.noise_multiplier**2 * len(bought) / joint.variance
-
-
 def _named(phase: GradientPhase) -> dict[str, torch.Tensor]:
     return {f"{phase.name}.{name}": value for name, value in phase.tensors().items()}
 
@@ -198,7 +179,7 @@ class _Run:
         checkpoint: Checkpoint,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self.schema, self.table = cohort.schema, cohort.schema.root
+        self.schema = cohort.schema
         self.account, self.budget = account, account.budget
         self.policy, self.model, self.chosen_because = policy, model, chosen_because
         self.seed, self.device, self.noise, self.settings = seed, device, noise, settings
@@ -206,16 +187,48 @@ class _Run:
         self.draws = seeded(seed, 1, checkpoint.resumed)
         self._on_progress = on_progress
         self._started = time.monotonic()
-        bounded, most = bound_rows(cohort, policy=policy, noise=noise)
-        subject = cohort.schema.subject
-        self._rows = behind_the_door(bounded, table=subject, noise=noise, max_rows=most[subject])
+        self.tools = FitTools(
+            account=account, kept=checkpoint, settings=settings, seed=seed, device=device, tell=self._tell
+        )
+        self._windows = self._key_of_windows()
+        bounded, most = bound_rows(cohort, policy=policy, draws=np.random.default_rng([self._windows, 0]))
+        self._max_rows = most
+        made = conditional_tables(cohort.schema, most)
+        self._rows = all_behind_the_door(
+            bounded, made, noise=noise, max_rows=most, draws=np.random.default_rng([self._windows, 1])
+        )
+        # A table of keys alone is in its parent's number of rows, and has nothing to learn of its own.
+        self.learnable = {name: table for name, table in made.items() if table.own}
+
+    def _key_of_windows(self) -> int:
+        """What chooses the rows that a patient keeps: from the noise source, kept so that a resumed fit has the same.
+
+        The promise does not rest on it: it holds for every choice.
+        """
+        if "windows" not in self.kept.state:
+            words = self.noise.spawn().integers(0, 2**32, size=8, dtype=np.uint64)
+            self.kept.put(windows=hex(int(sum(int(word) << (32 * at) for at, word in enumerate(words)))))
+        return int(self.kept.state["windows"], 16)
 
     def finish(self) -> Trained:
         """Run all stages."""
         patients, plan = self._count_and_plan()
-        domain = self._buy_domain(plan, patients)
-        codes = self._rows.encode({column.name: column.cells for column in domain})
-        generator, domain = self._learn(domain, codes, plan, patients)
+        subject = self.schema.subject
+        root = PatientsFit(
+            self.learnable[subject],
+            plan.per_table[subject],
+            self._rows[subject],
+            patients=patients,
+            tools=self.tools,
+            shape=self.settings.shape_of(self.model),
+        ).run()
+        generator = root.learned.generator
+        assert generator is not None and root.targets is not None, "patients have a generator"
+        if plan.gradients is not None:
+            self._follow_gradients(generator, root.targets, root.codes, event=plan.gradients, patients=patients)
+        fitted = {subject: root}
+        if len(self.schema.tables) > 1:
+            self._fit_children(fitted, generator, plan, patients=patients)
         spent = self.account.epsilon_spent()
         if spent > self.budget.epsilon:
             raise InternalError("the account was overspent; nothing is released")
@@ -226,9 +239,16 @@ class _Run:
             model=self.model,
             chosen_because=self.chosen_because,
             seed=self.seed,
-            domain=tuple(domain),
             shape=self.settings.shape_of(self.model),
-            weights={name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()},
+            per_table={
+                name: TrainedTable(
+                    domain=found.learned.domain,
+                    weights=weights_of(found.learned),
+                    terms=terms_of(found.learned),
+                )
+                for name, found in fitted.items()
+            },
+            max_rows=self._max_rows,
             patients_bought=patients,
             events=self.account.events,
             epsilon_spent=spent,
@@ -238,32 +258,37 @@ class _Run:
             audit_required=self.policy.audit,
         )
 
-    def _begin(self, stage: str) -> None:
-        """Write down that rows are about to be touched for a stage."""
-        begun = self.kept.state.get("begun", [])
-        if stage not in begun:
-            self.kept.put(begun=[*begun, stage])
-
-    def _booked(self, *events: Event) -> None:
-        """Book what was bought before the fit was interrupted; its outcome is at hand."""
-        for event in events:
-            single = event.model_copy(update={"count": 1})
-            for _ in range(event.count):
-                self.account.spend(single)
+    def _fit_children(self, fitted: dict[str, Fitted], generator: Generator, plan: FitPlan, *, patients: int) -> None:
+        """Learn the other tables, ancestors first, on patients that the model makes up."""
+        subject, settings = self.schema.subject, self.settings.rows
+        learned, draws = fitted[subject].learned, seeded(self.seed, 6, 0)
+        codes = Sampler(generator.cpu()).plain(settings.patients, draws)
+        frame = Decoder(learned.domain, learned.made.table).rows(codes, draws)
+        made_up = {subject: rolled_patients(frame, learned)}
+        for name, made in self.learnable.items():
+            parent = self.schema.tables[name].parent
+            if parent is None:
+                continue
+            fit = RowsFit(made, plan.per_table[name], self._rows[name], patients=patients, tools=self.tools)
+            fitted[name] = fit.run(fitted[parent], made_up[parent], self.schema.tables[name])
+            if any(table.parent == name for table in self.schema.tables.values()):
+                roller = Roller(fitted[name].learned, self.schema.tables[name], rules=())
+                made_up[name] = roller.roll(made_up[parent], seeded(self.seed, 8, made.depth), patients=frame.height)
 
     def _count_and_plan(self) -> tuple[int, FitPlan]:
         share = self.policy.shares.count * self.budget.epsilon
         count = EpsilonDelta(stage="count", epsilon=share, delta=0.0)
         self.account.plan([count])
         if "patients" in self.kept.state:
-            self._booked(count)
+            self.tools.booked(count)
         else:
-            self._begin("count")
-            self.kept.put(patients=self._rows.count_patients(self.account, event=count))
+            self.tools.begin("count")
+            rows = self._rows[self.schema.subject]
+            self.kept.put(patients=rows.count_patients(self.account, event=count))
         patients = int(self.kept.state["patients"])
         self.budget.check_delta(patients_bought=patients, ratio=self.policy.delta_ratio, policy=self.policy.name)
         plan = plan_fit(
-            self.table,
+            self.learnable,
             budget=Budget(epsilon=self.budget.epsilon - share, delta=self.budget.delta),
             policy=self.policy,
             patients_bought=patients,
@@ -273,70 +298,6 @@ class _Run:
         self.account.plan(plan.events)
         self._tell("count", 1, 1)
         return patients, plan
-
-    def _buy_domain(self, plan: FitPlan, patients: int) -> list[ColumnDomain]:
-        if "domain" in self.kept.state:
-            for bought in plan.domain.values():
-                self._booked(*bought.events)
-        else:
-            self._begin("domain")
-            domain = buy_domain(
-                self._rows, self.account, self.table, plans=plan.domain, patients=patients, bins=self.settings.bins
-            )
-            self.kept.put(domain=[record_of(column).model_dump(mode="json") for column in domain])
-        self._tell("domain", 1, 1)
-        # From the records in any case, so that a fit that was taken up again has the very same.
-        return [column_of(ColumnRecord.model_validate(record)) for record in self.kept.state["domain"]]
-
-    def _learn(
-        self, domain: Sequence[ColumnDomain], codes: PrivateCodes, plan: FitPlan, patients: int
-    ) -> tuple[Generator, list[ColumnDomain]]:
-        expected = [_independent(domain, pair, patients=patients) for pair in plan.pairs.candidates]
-        pairs = self._buy("pairs", codes, plan.pairs, lambda: expected)
-        domain = sharpen(domain, pairs, patients=patients)
-        targets = Targets(codes.sizes, patients=patients, device=self.device)
-        # What was not worth buying is taken for independent, with less weight.
-        for pair in itertools.combinations(range(len(domain)), 2):
-            guess = _independent(domain, pair, patients=patients)
-            targets.add_pair(pair, guess, weight=self.settings.choice.unbought)
-        for joint in pairs:
-            if len(joint.columns) == 2:
-                targets.add_pair(joint.columns, joint.counts, weight=_weight(joint, plan.pairs, pairs))
-        generator = self._new_generator(codes.sizes, domain)
-        self._fit(generator, targets, stage="mixture")
-        if plan.triples is not None:
-            groups = [_groups(column, most=self.settings.choice.groups) for column in domain]
-            targets.set_groups(groups)
-            sets = plan.triples.candidates
-            triples = self._buy(
-                "triples",
-                codes,
-                plan.triples,
-                lambda: expected_joints(generator.mixture, targets, sets, groups=groups),
-                groups=groups,
-            )
-            domain = sharpen(domain, triples, patients=patients)
-            chosen = [joint for joint in triples if len(joint.columns) == 3]
-            weights = np.array([_weight(joint, plan.pairs, pairs) for joint in chosen])
-            if chosen:
-                targets.add_triples(
-                    [joint.columns for joint in chosen], [joint.counts for joint in chosen], weight=weights
-                )
-                self._fit(generator, targets, stage="mixture with triples")
-        if plan.gradients is not None:
-            self._follow_gradients(generator, targets, codes, event=plan.gradients, patients=patients)
-        return generator, domain
-
-    def _fit(self, generator: Generator, targets: Targets, *, stage: str) -> None:
-        fit, mixture = self.settings.fit, generator.mixture
-        learner = Learner(mixture, rate=fit.learning_rate, steps=fit.steps, betas=(0.5, 0.9))
-        held = self.kept.part(f"{stage}.")
-        if held:
-            learner.restore(held)
-        for step in fit_to_targets(learner, mixture, targets, settings=fit):
-            self._tell(stage, step, fit.steps)
-            if step == fit.steps or self.kept.due():
-                self.kept.put(tensors={f"{stage}.{name}": value for name, value in learner.tensors().items()})
 
     def _follow_gradients(
         self,
@@ -356,10 +317,10 @@ class _Run:
         counted = int(self.kept.state.get("rounds", 0))
         if counted:
             phase.restore(self.kept.part(f"{phase.name}."))
-            self._booked(single.model_copy(update={"count": counted * settings.gradients}))
+            self.tools.booked(single.model_copy(update={"count": counted * settings.gradients}))
         for start in range(counted, settings.steps, settings.block):
             end = min(start + settings.block, settings.steps)
-            self._begin("gradients")
+            self.tools.begin("gradients")
             self.kept.put(tensors=_named(phase), rounds=end)
             for done in range(start, end):
                 phase.round(codes, self.account, mechanism=mechanism)
@@ -379,76 +340,6 @@ class _Run:
                     generator, targets, settings=settings, draws=self.draws, private_draws=self.noise.spawn()
                 ), settings
         raise InternalError(f"model {self.model!r} has no private gradients")
-
-    def _buy(
-        self,
-        stage: str,
-        codes: PrivateCodes,
-        plan: JointPlan,
-        expected: Callable[[], Sequence[FloatArray]],
-        *,
-        groups: Sequence[IntArray] | None = None,
-    ) -> list[Joint]:
-        """Weigh the candidates against what is expected of them, and buy those that are worth it.
-
-        Where none is, the event buys the histograms of single columns once more.
-        """
-        if stage in self.kept.state:
-            self._booked(*plan.events)
-        else:
-            guesses = expected()
-            self._begin(stage)
-            shares = self._weigh(codes, plan, guesses, groups=groups)
-            bought = {columns: share for columns, share in zip(plan.candidates, shares, strict=True) if share}
-            if not bought:
-                groups = None
-                bought = {(at,): 1.0 / len(codes.sizes) for at in range(len(codes.sizes))}
-            counts = codes.marginals(
-                self.account, list(bought), shares=list(bought.values()), event=plan.buying, groups=groups
-            )
-            self.kept.put(
-                tensors={f"{stage}.{at}": torch.from_numpy(found) for at, found in enumerate(counts)},
-                **{stage: [[list(columns), share] for columns, share in bought.items()]},
-            )
-        self._tell(stage, 1, 1)
-        return [
-            Joint(
-                columns=tuple(columns),
-                counts=self.kept.tensors[f"{stage}.{at}"].numpy(),
-                variance=plan.buying.noise_multiplier**2 / share,
-            )
-            for at, (columns, share) in enumerate(self.kept.state[stage])
-        ]
-
-    def _weigh(
-        self,
-        codes: PrivateCodes,
-        plan: JointPlan,
-        expected: Sequence[FloatArray],
-        *,
-        groups: Sequence[IntArray] | None,
-    ) -> list[float]:
-        if plan.weighing is None:
-            return [1.0 / len(plan.candidates)] * len(plan.candidates)
-        choice = self.settings.choice
-        distance = codes.misfits(self.account, plan.candidates, expected, event=plan.weighing, groups=groups)
-        focus = {at for at, name in enumerate(self.table.kept) if name in self.table.outcome}
-        shares = share_out(
-            distance - np.array([chance_distance(guess) for guess in expected]),
-            np.array([float(guess.size) for guess in expected]),
-            event=plan.buying,
-            price=choice.price,
-            most=len(plan.candidates) if groups is None else choice.triples_bought,
-            emphasis=np.array([choice.focus if focus & set(columns) else 1.0 for columns in plan.candidates]),
-        )
-        return [float(share) for share in shares]
-
-    def _new_generator(self, sizes: Sequence[int], domain: Sequence[ColumnDomain]) -> Generator:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            generator = Generator(sizes=sizes, **self.settings.shape_of(self.model).model_dump())
-        scatter(generator.mixture, domain, spread=self.settings.fit.spread, seed=self.seed)
-        return generator.to(self.device)
 
     def _tell(self, stage: str, step: int, total: int) -> None:
         if self._on_progress is not None:

@@ -57,6 +57,11 @@ class Policy(BaseModel):
         ge=1,
         description="Rows of a patient in each table: what a table without max_rows gets, and the most it may declare.",
     )
+    cap_age: int | None = Field(
+        default=None,
+        ge=1,
+        description="Ages, and times of as many years, of this and more are read as this (Safe Harbor: 90).",
+    )
     suite: str | None = Field(
         default=None,
         min_length=1,

@@ -7,7 +7,7 @@ Sums are held in whole numbers of 1 / 2**20 of a patient, so that integer noise 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from scipy.stats import norm
 
 from synthehr.errors import InternalError
 from synthehr.privacy.accountant import Account, EpsilonDelta, Gaussian, PoissonSampledGaussian
+from synthehr.privacy.history import Repeated, history_of
 from synthehr.privacy.partition import Partition, cells_of
 from synthehr.randomness import FloatArray, IntArray, NoiseSource
 
@@ -61,14 +62,25 @@ class PrivateRows:
         patients: how many patients there are, those without rows included.
         max_rows: public bound on the rows of one patient.
         noise: where noise comes from.
+        parents: for each row the number of its parent row in the parent's table, shape ``(rows,)``; None for patients.
+            Rows come in the order of patients, parents and time where there are parents.
 
     Raises:
         InternalError: a patient has more rows than the bound.
     """
 
     def __init__(
-        self, frame: pl.DataFrame, *, owners: IntArray, patients: int, max_rows: int, noise: NoiseSource
+        self,
+        frame: pl.DataFrame,
+        *,
+        owners: IntArray,
+        patients: int,
+        max_rows: int,
+        noise: NoiseSource,
+        parents: IntArray | None = None,
     ) -> None:
+        if parents is not None and len(owners) and (np.any(np.diff(owners) < 0) or np.any(np.diff(parents) < 0)):
+            raise InternalError("rows with parents must be sorted by patient and parent before they pass the door")
         if len(owners) and int(np.bincount(owners).max()) > max_rows:
             raise InternalError("rows must be bounded per patient before they pass the door")
         self._frame = frame
@@ -77,6 +89,7 @@ class PrivateRows:
         self._noise = noise
         self._weight = _weights(owners, patients)
         self._max_rows = max_rows
+        self._parents = parents
 
     def __repr__(self) -> str:
         """Nothing of the rows."""
@@ -90,6 +103,15 @@ class PrivateRows:
         account.spend(event)
         scale = (1.0 + 1e-9) / event.epsilon  # the margin covers rounding
         return max(1, self._noise.discrete_laplace(self._patients, scale=scale))
+
+    def count_with_rows(self, account: Account, *, event: Gaussian) -> float:
+        """The number of patients with at least one row, with noise; may be negative.
+
+        Privacy: ``event``; one patient moves the count by at most 1.
+        """
+        account.spend(event)
+        exact = np.array([len(np.unique(self._owners)) * GRAIN], dtype=np.int64)
+        return float(self._noise.discrete_gaussian(exact, scale=event.noise_multiplier * GRAIN)[0] / GRAIN)
 
     def histogram(self, account: Account, column: str, cells: Partition, *, event: Gaussian) -> FloatArray:
         """Patients per cell of a public partition, with noise; shape ``(cells.size,)``, may be negative.
@@ -124,11 +146,40 @@ class PrivateRows:
         )
         return {value: float(count) for value, count in zip(present, noisy, strict=True) if count > threshold}
 
-    def encode(self, partitions: dict[str, Partition]) -> PrivateCodes:
-        """The same rows as cell numbers, still behind the door."""
-        codes = np.stack([cells_of(self._frame, name, cells) for name, cells in partitions.items()], axis=1)
-        sizes = tuple(cells.size for cells in partitions.values())
-        return PrivateCodes(codes, sizes=sizes, owners=self._owners, patients=self._patients, noise=self._noise)
+    def encode(
+        self,
+        partitions: Mapping[str, Partition],
+        *,
+        above: PrivateCodes | None = None,
+        context: Sequence[int] = (),
+        history: Sequence[Repeated] = (),
+    ) -> PrivateCodes:
+        """The same rows as cell numbers, still behind the door: own columns, then context, then history.
+
+        Args:
+            partitions: the cells of the own columns.
+            above: the parent's rows.
+            context: which of their columns each row repeats.
+            history: what each row repeats of the patient's rows before it.
+        """
+        own = np.stack([cells_of(self._frame, name, cells) for name, cells in partitions.items()], axis=1)
+        columns, sizes = [own], [cells.size for cells in partitions.values()]
+        if self._parents is not None:
+            if above is not None:
+                columns.append(above._codes[self._parents][:, list(context)])
+                sizes += [above.sizes[at] for at in context]
+            columns += [
+                part[:, None]
+                for part in history_of(history, own, self._frame, owners=self._owners, parents=self._parents)
+            ]
+            sizes += [column.cells.size for column in history]
+        return PrivateCodes(
+            np.concatenate(columns, axis=1),
+            sizes=tuple(sizes),
+            owners=self._owners,
+            patients=self._patients,
+            noise=self._noise,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
+from synthehr.errors import DataError
 from synthehr.evaluation.findings import Direction, Interval, Sections
 from synthehr.evaluation.suite import Check, SuiteResult, Verdict
 
@@ -18,6 +21,7 @@ __all__ = [
     "PrivacyStatement",
     "ReportDocument",
     "build_document",
+    "load_document",
 ]
 
 STAMP = "For the custodian: computed on real records, not itself private."
@@ -51,6 +55,7 @@ class PrivacyClaim(BaseModel):
     why_not: str | None = Field(default=None, description="Why it does not.")
     events: tuple[PrivacyEvent, ...] = ()
     release_digest: str | None = None
+    audited_epsilon_lower_bound: float | None = Field(default=None, description="What an audit certified.")
 
     @field_validator("epsilon", "delta")
     @classmethod
@@ -95,15 +100,21 @@ class CheckEntry(_Part):
     bound: float
     direction: Direction = Field(description="Whether a lower or a higher value is better.")
     verdict: Verdict
-    counts_as: Verdict = Field(description="The verdict after the suite's choice for inconclusive checks.")
+    counts_as: Verdict = Field(
+        description="The verdict after the suite's choice for inconclusive checks, and after a waiver."
+    )
     why: str
     rationale: str
+    waiver: str = Field(default="", description="Until when, by whom and why the verdict is let stand; else empty.")
 
 
 class ReportDocument(_Part):
     """The whole of ``report.json``."""
 
     synthehr: Literal[1] = Field(default=1, description="Version of the report format.")
+    audience: Literal["internal", "public"] = Field(
+        default="internal", description="internal: for the custodian; public: coarse, and nothing of any one patient."
+    )
     stamp: str = STAMP
     verdict: Verdict
     suite: str
@@ -141,6 +152,32 @@ def build_document(
     )
 
 
+def load_document(source: str | Path) -> ReportDocument:
+    """The document in a ``report.json``, or in the report folder that holds one.
+
+    Raises:
+        DataError: there is none, or it is no report of this format; names the path of the key.
+    """
+    path = Path(source)
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        contents = json.loads(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"report {str(source)!r} cannot be read: {error.strerror or 'no report.json'}") from error
+    except ValueError as error:
+        raise DataError(f"report {str(source)!r} is not JSON: give a report folder, or its report.json") from error
+    try:
+        return ReportDocument.model_validate(contents)
+    except ValidationError as error:
+        raise DataError(f"report {str(source)!r} is no report of this format: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    """Where a document first breaks the format; no value of it is quoted."""
+    problem = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(str(part) for part in problem['loc']) or 'document'}: {problem['msg']}"
+
+
 def _statement(claim: PrivacyClaim | None) -> PrivacyStatement:
     why_not = None
     if claim is None:
@@ -159,7 +196,7 @@ def _statement(claim: PrivacyClaim | None) -> PrivacyStatement:
         why_not=why_not,
         release_digest=claim.release_digest,
         events=tuple(PrivacyEvent.model_validate(_plain(event.model_dump())) for event in claim.events),
-        audited_epsilon_lower_bound=None,
+        audited_epsilon_lower_bound=claim.audited_epsilon_lower_bound,
     )
 
 
@@ -182,6 +219,7 @@ def _entry(check: Check) -> CheckEntry:
         counts_as=check.counts_as,
         why=check.why,
         rationale=check.rationale,
+        waiver=check.waiver,
     )
 
 

@@ -1,38 +1,47 @@
-"""``report.html``: one file that opens from disk, with no script and no network."""
+"""``report.html``: one file that opens from disk, without network, and runs no script but its own."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from synthehr.evaluation.findings import ColumnProfile
 from synthehr.reporting.document import CheckEntry, ReportDocument
-from synthehr.reporting.escape import printable
-from synthehr.reporting.figures import copies_forest, gauge, heat_map, outcome_forest, roc_points
+from synthehr.reporting.escape import clipped, printable
+from synthehr.reporting.figures import gauge, sparkline
+from synthehr.reporting.formulas import formula
+from synthehr.reporting.numbers import NONE, limit, number, percent, points, scope_text, span
+from synthehr.reporting.sections import build_sections
 from synthehr.reporting.words import (
-    METRIC_WORDS,
-    NOT_PROVEN,
     SECTION_TITLES,
     VERDICT_WORDS,
     check_words,
+    good_for,
+    is_audit,
     let_stand,
+    may_publish,
+    metric_words,
+    not_proven,
     power,
     promise,
     thousands,
     verdict_sentence,
+    waived,
+    worst_of_all,
 )
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["render_html"]
+__all__ = ["render_html", "templates"]
 
-_OPEN_CARDS = 12
-_NONE = "\u2013"
-_MINUS = "\u2212"
 _ORDER = ("fail", "inconclusive", "pass")
 
 # The template tells these in its own words.
@@ -41,38 +50,57 @@ _TOLD_ALREADY = {"suite", "seed", "release_digest"}
 
 def render_html(document: ReportDocument) -> str:
     """The document as one HTML file. Every value in it is escaped."""
-    sections = document.sections
     attention = [check for check in document.checks if check.counts_as != "pass"]
     attention.sort(key=lambda check: _ORDER.index(check.counts_as))
-    cards = sorted(sections.columns, key=lambda column: -(column.distance - column.reference))
-    page = _templates().get_template("report.html.j2")
+    places = _places(document.checks)
+    script = script_text()
+    page = templates().get_template("report.html.j2")
     text = page.render(
         document=document,
-        sections=sections,
+        sizes=document.sections.sizes,
         attention=attention,
         let_stand=let_stand(document),
+        waived=waived(document),
         verdict_sentence=verdict_sentence(document),
+        may_publish=may_publish(document),
+        good_for=good_for(document),
+        is_audit=is_audit(document),
+        worst=worst_of_all(document),
         promise=promise(document.privacy),
-        not_proven=NOT_PROVEN,
-        verdict_words=VERDICT_WORDS,
-        cards=cards[:_OPEN_CARDS],
-        more_cards=cards[_OPEN_CARDS:],
-        broken=[one for one in sections.violations if one.synthetic > 0 or one.real > 0],
-        heat=None if sections.pairs is None else heat_map(sections.pairs),
-        outcomes=outcome_forest(sections.outcomes) if sections.outcomes else None,
-        copies=copies_forest(sections.copies) if sections.copies else None,
+        not_proven=not_proven(document),
+        parts=build_sections(document),
         provenance=[row for row in _flat(document.provenance) if row[0] not in _TOLD_ALREADY],
-        asked={check.metric for check in document.checks},
-        groups=[
-            (title, [check for check in document.checks if check.section == section])
-            for section, title in SECTION_TITLES.items()
-        ],
+        metrics=[name for name in dict.fromkeys(check.metric for check in document.checks) if formula(name)],
+        place=places.__getitem__,
+        script=script,
+        script_hash=_digest(script),
     )
     return printable(text)
 
 
+def script_text() -> str:
+    """The one script of the page: it sorts and filters the checks, and opens what a link points into."""
+    return (files("synthehr.reporting") / "templates" / "report.js").read_text(encoding="utf-8")
+
+
+def _digest(script: str) -> str:
+    """What the page's policy knows the script by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _places(checks: Sequence[CheckEntry]) -> dict[str, str]:
+    """The anchor of each check: the same for the same id, in every report that has no two ids alike."""
+    taken: dict[str, str] = {}
+    for check in checks:
+        anchor = "check-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", check.id)[:80].strip("-")
+        known = set(taken.values())
+        taken[check.id] = anchor if anchor not in known else f"{anchor}-{len(taken)}"
+    return taken
+
+
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The templates of the page and its parts; every value that goes through them is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -83,49 +111,27 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": _number,
-        "percent": _percent,
+        "clip": clipped,
+        "number": number,
+        "percent": percent,
         "people": thousands,
-        "points": _points,
+        "points": points,
         "power": power,
-        "scope": _scope,
+        "scope": scope_text,
+        "span": span,
     }
     environment.globals |= {
         "bars": _bars,
+        "spark": _spark,
         "check_words": check_words,
+        "formula": formula,
         "gauge": gauge,
-        "limit": _limit,
-        "metric_words": METRIC_WORDS,
-        "roc_points": roc_points,
+        "limit": limit,
+        "metric_words": metric_words,
+        "section_titles": SECTION_TITLES,
+        "verdict_words": VERDICT_WORDS,
     }
     return environment
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return _NONE
-    shown = f"{value:.3f}"
-    return ("0.000" if float(shown) == 0 else shown).replace("-", _MINUS)
-
-
-def _percent(share: float) -> str:
-    if 0 < share < 0.001:
-        return "<0.1 %"
-    return f"{100 * share:.1f} %"
-
-
-def _points(share: float) -> str:
-    shown = f"{100 * share:.2f}"
-    return ("0.00" if float(shown) == 0 else shown).replace("-", _MINUS) + " %"
-
-
-def _scope(scope: str | Sequence[str]) -> str:
-    return scope if isinstance(scope, str) else " \u00d7 ".join(scope)
-
-
-def _limit(check: CheckEntry) -> str:
-    what = "excess " if check.statistic == "excess" else ""
-    return f"{what}{'≤' if check.op == '<=' else '≥'} {check.bound:g}"
 
 
 def _bars(column: ColumnProfile) -> list[dict[str, float | str]]:
@@ -143,12 +149,18 @@ def _bars(column: ColumnProfile) -> list[dict[str, float | str]]:
     ]
 
 
+def _spark(column: ColumnProfile) -> tuple[str, str]:
+    """The shares of the bins as two small paths, real and synthetic."""
+    top = max(*column.train, *column.synthetic, 1e-9)
+    return sparkline(column.train, top=top), sparkline(column.synthetic, top=top)
+
+
 def _flat(values: Mapping[str, JsonValue], above: str = "") -> Iterator[tuple[str, str]]:
     for key, value in values.items():
         name = f"{above}{key}"
         if isinstance(value, dict):
             yield from _flat(value, f"{name} \u203a ")
         elif isinstance(value, list):
-            yield name, ", ".join(_NONE if one is None else str(one) for one in value) or _NONE
+            yield name, ", ".join(NONE if one is None else str(one) for one in value) or NONE
         else:
-            yield name, _NONE if value is None else str(value)
+            yield name, NONE if value is None else str(value)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from synthehr.reporting.document import CheckEntry, ReportDocument
-from synthehr.reporting.escape import markdown_text
+from synthehr.reporting.escape import clipped, markdown_text
 from synthehr.reporting.words import (
-    METRIC_WORDS,
     SECTION_TITLES,
     VERDICT_WORDS,
     check_words,
+    is_audit,
     let_stand,
+    metric_words,
     verdict_sentence,
+    waived,
 )
 
 __all__ = ["render_markdown"]
@@ -21,7 +23,8 @@ _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
 
 def render_markdown(document: ReportDocument) -> str:
     """The document as Markdown: verdict, promise, what did not pass, and counts."""
-    title = f"# {_SIGNS[document.verdict]} Synthetic cohort: {VERDICT_WORDS[document.verdict].lower()}"
+    what = "Audit of epsilon" if is_audit(document) else "Synthetic cohort"
+    title = f"# {_SIGNS[document.verdict]} {what}: {VERDICT_WORDS[document.verdict].lower()}"
     lines = [title, "", markdown_text(verdict_sentence(document)), "", _promise(document), ""]
     open_ones = [check for check in document.checks if check.counts_as != "pass"]
     open_ones.sort(key=lambda check: ("fail", "inconclusive", "pass").index(check.counts_as))
@@ -36,6 +39,8 @@ def render_markdown(document: ReportDocument) -> str:
         lines.append("")
     if let_stand(document):
         lines += [markdown_text(let_stand(document)), ""]
+    for check in waived(document)[:_ROWS]:
+        lines += [f"⚠️ {markdown_text(check.id)} ({check.verdict}): {markdown_text(clipped(check.waiver, 400))}", ""]
     lines += [_counts(document), "", f"_{markdown_text(document.stamp)}_", ""]
     return "\n".join(lines)
 
@@ -45,12 +50,14 @@ def _promise(document: ReportDocument) -> str:
     if not privacy.claimed or privacy.epsilon is None or privacy.delta is None:
         return f"**No privacy guarantee.** {markdown_text(privacy.why_not or '')}"
     unit = markdown_text(privacy.unit or "row")
-    return f"**Promised:** epsilon {privacy.epsilon:g}, delta {privacy.delta:g}, for every {unit}. No audit ran."
+    bound = privacy.audited_epsilon_lower_bound
+    audit = "No audit ran." if bound is None else f"An audit certified an epsilon of at least {bound:.3g}."
+    return f"**Promised:** epsilon {privacy.epsilon:g}, delta {privacy.delta:g}, for every {unit}. {audit}"
 
 
 def _row(check: CheckEntry) -> str:
     scope = " \u00d7 ".join(check.scope) if isinstance(check.scope, tuple) else check.scope
-    title = METRIC_WORDS[check.metric].title + ("" if scope == "all" else f" ({scope})")
+    title = metric_words(check.metric).title + ("" if scope == "all" else f" ({scope})")
     sign = "≤" if check.op == "<=" else "≥"
     limit = f"{'excess ' if check.statistic == 'excess' else ''}{sign} {check.bound:g}"
     numbers = ("\u2013" if number is None else f"{number:.3f}" for number in (check.value, check.reference))

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from synthehr.errors import ConfigError
 from synthehr.evaluation.suite import Check, SuiteResult, Verdict
@@ -15,8 +15,10 @@ from synthehr.reporting.document import PrivacyClaim, ReportDocument, build_docu
 from synthehr.reporting.html import render_html
 from synthehr.reporting.junit import render_junit
 from synthehr.reporting.markdown import render_markdown
+from synthehr.reporting.notebook import Figure, figures_of, framed
+from synthehr.reporting.publish import public_document
 
-__all__ = ["PrivacyClaim", "Report"]
+__all__ = ["PrivacyClaim", "Report", "save_document"]
 
 
 class Report:
@@ -55,35 +57,61 @@ class Report:
         contents: dict[str, Any] = self.document.model_dump(mode="json")
         return contents
 
-    def save(self, folder: str | Path) -> Path:
+    def public(self) -> ReportDocument:
+        """What may leave the custodian: verdicts and coarse shares, and nothing of any one patient."""
+        return public_document(self.document)
+
+    def figures(self) -> Mapping[str, Figure]:
+        """The plots of the report by name; a notebook draws each, and ``save`` writes it as a page of its own."""
+        return figures_of(self.document)
+
+    def save(self, folder: str | Path, *, audience: Literal["internal", "public"] = "internal") -> Path:
         """Write report.json, report.html, report.md and junit.xml; the folder appears whole or not at all.
 
-        Only the owner may read the folder.
+        Args:
+            folder: new or empty.
+            audience: ``internal``, and only the owner may read the folder; or ``public``, which is coarse.
 
         Raises:
             ConfigError: ``folder`` exists and is not an empty folder, or cannot be written.
         """
-        path = Path(folder).absolute()
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigError(f"report folder {str(folder)!r} must be new or empty: give another or remove it")
-        files = {
-            "report.json": json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-            "report.html": render_html(self.document),
-            "report.md": render_markdown(self.document),
-            "junit.xml": render_junit(self.document),
-        }
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            being_written = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        except OSError as error:
-            raise ConfigError(f"report folder {str(folder)!r} cannot be written: {error.strerror}") from error
-        try:
-            for name, text in files.items():
-                (being_written / name).write_text(text, encoding="utf-8", errors="replace")
-            being_written.rename(path)
-        except OSError as error:
-            raise ConfigError(f"report folder {str(folder)!r} cannot be written: {error.strerror}") from error
-        finally:
-            if being_written.exists():
-                shutil.rmtree(being_written)
-        return path
+        return save_document(self.public() if audience == "public" else self.document, folder)
+
+    def _repr_html_(self) -> str:
+        """The first screen of the report, in a frame of its own."""
+        return framed(render_html(self.document), height=760)
+
+
+def save_document(document: ReportDocument, folder: str | Path) -> Path:
+    """Write the four files of a document; the folder appears whole or not at all.
+
+    Raises:
+        ConfigError: ``folder`` exists and is not an empty folder, or cannot be written.
+    """
+    path = Path(folder).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"report folder {str(folder)!r} must be new or empty: give another or remove it")
+    contents = document.model_dump(mode="json")
+    files = {
+        "report.json": json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        "report.html": render_html(document),
+        "report.md": render_markdown(document),
+        "junit.xml": render_junit(document),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        being_written = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise ConfigError(f"report folder {str(folder)!r} cannot be written: {error.strerror}") from error
+    try:
+        for name, text in files.items():
+            (being_written / name).write_text(text, encoding="utf-8", errors="replace")
+        if document.audience == "public":
+            being_written.chmod(0o755)
+        being_written.rename(path)
+    except OSError as error:
+        raise ConfigError(f"report folder {str(folder)!r} cannot be written: {error.strerror}") from error
+    finally:
+        if being_written.exists():
+            shutil.rmtree(being_written)
+    return path

@@ -3,145 +3,197 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import get_args
 
+from synthehr.evaluation.audit_result import AUDIT_WORDS
+from synthehr.evaluation.bench import MetricWords
 from synthehr.evaluation.demands import DEMANDS
+from synthehr.evaluation.measurement import SectionName
+from synthehr.evaluation.metrics import METRICS
 from synthehr.reporting.document import CheckEntry, PrivacyStatement, ReportDocument
+from synthehr.reporting.escape import clipped
 
 __all__ = [
+    "LEADS",
     "METRIC_WORDS",
-    "NOT_PROVEN",
     "SECTION_TITLES",
     "VERDICT_WORDS",
     "check_words",
+    "good_for",
+    "is_audit",
     "let_stand",
+    "may_publish",
+    "metric_words",
+    "not_proven",
     "power",
     "promise",
     "thousands",
     "verdict_sentence",
+    "waived",
+    "worst_of_all",
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricWords:
-    """A metric in plain words.
+METRIC_WORDS: dict[str, MetricWords] = (
+    {name: metric.words for name, metric in METRICS.items()}
+    | dict(AUDIT_WORDS)
+    | {
+        "required_suite": MetricWords(
+            title="The suite that the release's policy requires",
+            failed="The suite that the release's policy requires was not run.",
+            question="whether the cohort meets the suite that the release's policy requires",
+        ),
+        "required_audit": MetricWords(
+            title="The audit that the release's policy requires",
+            failed="The audit of epsilon that the release's policy requires did not run.",
+            question="whether an audit bears the promise out",
+        ),
+    }
+)
+"""Each metric in plain words, and the demands of a release's policy."""
 
-    Attributes:
-        title: what is asked, as a short heading.
-        failed: what it means that the check failed.
-        question: what is left open when it is inconclusive.
-        measured: what the value is a number of.
-        compared: what the reference is a number of.
-    """
-
-    title: str
-    failed: str
-    question: str
-    measured: str = "synthetic"
-    compared: str = "other real patients"
-
-
-METRIC_WORDS = {
-    "schema_violations": MetricWords(
-        title="Values the schema allows",
-        failed="Synthetic patients have values that the schema forbids more often than real patients do.",
-        question="whether synthetic patients break the schema more often than real ones",
-    ),
-    "rule_violations": MetricWords(
-        title="Declared rules",
-        failed="Synthetic patients break a declared rule more often than real patients do.",
-        question="whether synthetic patients break the declared rules more often than real ones",
-    ),
-    "one_way_tv": MetricWords(
-        title="Single columns",
-        failed="Taken one at a time, the columns are distributed differently from the real ones.",
-        question="whether single columns are distributed as in the real records",
-    ),
-    "one_way_tv_worst": MetricWords(
-        title="The column that is furthest off",
-        failed="At least one column is distributed quite differently from the real one.",
-        question="whether every single column is distributed as in the real records",
-    ),
-    "pair_tv": MetricWords(
-        title="Relations between two columns",
-        failed="Relations between columns are lost or distorted: analyses of two columns will mislead.",
-        question="whether relations between columns are kept",
-    ),
-    "pair_tv_worst": MetricWords(
-        title="The pair of columns that is furthest off",
-        failed="At least one relation between two columns is lost or badly distorted.",
-        question="whether every relation between two columns is kept",
-    ),
-    "missing_rate": MetricWords(
-        title="Missing values",
-        failed="Values are missing at other rates than in the real records.",
-        question="whether values are missing as often as in the real records",
-    ),
-    "missing_rate_worst": MetricWords(
-        title="The column whose missing values are furthest off",
-        failed="In at least one column values are missing at quite another rate than in the real records.",
-        question="whether every column is missing as often as in the real records",
-    ),
-    "c2st_auc": MetricWords(
-        title="Telling synthetic from real",
-        failed="A classifier tells synthetic patients from real ones nearly always.",
-        question="how well a classifier tells synthetic patients from real ones",
-    ),
-    "tstr": MetricWords(
-        title="Predicting the outcome",
-        failed="A model trained on the synthetic patients predicts real ones clearly worse "
-        "than one trained on real patients.",
-        question="whether a model trained on the synthetic patients predicts real ones well enough",
-        measured="trained on synthetic",
-        compared="trained on real",
-    ),
-    "verbatim_copies": MetricWords(
-        title="Copies of real patients",
-        failed="Synthetic patients repeat the patients learned from more often than chance explains: "
-        "records may have leaked. Do not publish.",
-        question="whether synthetic patients repeat the patients learned from",
-        measured="learned from",
-        compared="held out",
-    ),
-    "rare_copies": MetricWords(
-        title="Copies of patients with a unique record",
-        failed="Patients with a record no one else has reappear among the synthetic ones because they were "
-        "learned from: they can be singled out. Do not publish.",
-        question="whether patients with a unique record reappear among the synthetic ones",
-        measured="learned from",
-        compared="held out",
-    ),
-    "required_suite": MetricWords(
-        title="The suite that the release's policy requires",
-        failed="The suite that the release's policy requires was not run.",
-        question="whether the cohort meets the suite that the release's policy requires",
-    ),
-    "required_audit": MetricWords(
-        title="The audit that the release's policy requires",
-        failed="The audit of epsilon that the release's policy requires did not run.",
-        question="whether an audit bears the promise out",
-    ),
-}
-
-SECTION_TITLES = {"validity": "Validity", "fidelity": "Fidelity", "utility": "Utility", "privacy": "Privacy"}
+SECTION_TITLES = {name: name.capitalize() for name in get_args(SectionName)}
 _RAISED = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 VERDICT_WORDS = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
 
-NOT_PROVEN = (
-    "That no one can be re-identified. The checks here try certain attacks; only the guarantee, where one is "
-    "stated, speaks for all of them, and no audit of that guarantee ran for this report.",
-    "That every analysis will give the right answer. Single columns, pairs of columns and the declared "
-    "outcomes were looked at; effects in small groups, three-way relations and survival curves were not.",
-    "That inference holds. Standard errors and p-values taken from synthetic patients as if they were real "
-    "are too small.",
-    "That a passing check is free of error. Each interval covers the truth 95 times in 100, and says nothing "
-    "of patients unlike those of the holdout.",
-)
+LEADS = {
+    "validity": "Do synthetic patients obey what the schema declares?",
+    "fidelity": "Do synthetic patients look like real ones? A distance of 0.05 means that five patients in a hundred "
+    "would have to move to another bin for the two to agree. Two groups of real patients do not agree fully either, "
+    "which is what “other real patients” shows, in a sample of the same size.",
+    "longitudinal": "Do visits, codes and measurements follow each other as they do in real patients?",
+    "utility": "Does a model trained on synthetic patients predict the outcome of real ones? Both models learn from "
+    "equally many patients and are tried on the holdout.",
+    "inference": "Would a study of the synthetic patients come to the conclusions of a study of the real ones?",
+    "fairness": "Is the cohort as good for every declared group of patients as for all of them?",
+    "privacy": "Can it be told who was learned from? Whoever was held out can only be met by chance, so the holdout "
+    "shows what chance does.",
+    "audit": "Does an attack on the mechanism itself show more than the epsilon that was promised?",
+}
+"""What each section asks, as the sentence under its title."""
+
+
+def metric_words(metric: str) -> MetricWords:
+    """A metric in plain words; its name where an earlier version measured what this one does not know."""
+    name = metric.replace("_", " ")
+    unknown = MetricWords(title=name, failed=f"The check of {name} failed.", question=f"how {name} stands")
+    return METRIC_WORDS.get(metric, unknown)
+
+
+def is_audit(document: ReportDocument) -> bool:
+    """Whether the report is of an audit of the mechanisms, with no cohort in it."""
+    return all(check.section == "audit" for check in document.checks)
+
+
+def may_publish(document: ReportDocument) -> str:
+    """The answer to the first question, in a sentence."""
+    if is_audit(document) and document.verdict == "pass":
+        return "May it be published? This audit did not break the promise; whether a cohort is fit, an evaluation says."
+    if document.verdict == "fail":
+        return "May it be published? No: a check that the suite needs has failed."
+    if document.verdict == "inconclusive":
+        return "May it be published? Not on this evidence: a check that the suite needs is undecided."
+    if not document.privacy.claimed:
+        return "May it be published? Not as synthetic data that protects patients: nothing is promised to them."
+    return "May it be published? As far as this suite asks, yes. Someone must still answer for it."
+
+
+_GOOD_FOR = {
+    "validity": "building and testing software that reads such records",
+    "fidelity": "describing patients, one or two columns at a time",
+    "longitudinal": "describing how visits, codes and measurements follow each other",
+    "utility": "developing and comparing models that predict {outcomes}",
+    "inference": "planning studies and rehearsing their analyses",
+    "fairness": "looking at the declared groups of patients side by side",
+}
+
+
+def good_for(document: ReportDocument) -> tuple[list[str], list[str]]:
+    """What the checks bear out that the cohort is good for, and what they do not."""
+    outcomes = {scope for check in document.checks if check.section == "utility" for scope in _names(check.scope)}
+    named = ", ".join(clipped(name, 40) for name in sorted(outcomes - {"all"})[:5]) or "the declared outcome"
+    good, not_shown = [], []
+    for section, use in _GOOD_FOR.items():
+        checks = [check for check in document.checks if check.section == section and check.value is not None]
+        words = use.format(outcomes=named)
+        why = _why_not_shown(checks)
+        if why is None:
+            good.append(words)
+        else:
+            not_shown.append(f"{words} ({why})")
+    return good, not_shown
+
+
+def _why_not_shown(checks: list[CheckEntry]) -> str | None:
+    """Why the checks of a section do not bear a use out; None where they do."""
+    verdicts = [check.verdict for check in checks]
+    if not verdicts:
+        return "not looked at"
+    if "fail" in verdicts:
+        return "a check failed"
+    decided = verdicts.count("pass") * 2 > len(verdicts)
+    return None if decided and all(check.counts_as == "pass" for check in checks) else "undecided"
+
+
+def _names(scope: str | tuple[str, str]) -> tuple[str, ...]:
+    return (scope,) if isinstance(scope, str) else scope
+
+
+def worst_of_all(document: ReportDocument, most: int = 3) -> list[tuple[CheckEntry, str]]:
+    """The checks that are nearest to their bounds or furthest past them, worst first, each with that said in words."""
+    deciding = [check for check in document.checks if check.counts_as == check.verdict]
+    ranked = [(share, check) for check in deciding if (share := _used(check)) is not None]
+    ranked.sort(key=lambda one: -one[0])
+    return [(check, _told(share, check)) for share, check in ranked[:most]]
+
+
+def _told(share: float, check: CheckEntry) -> str:
+    if share > 1:
+        return "past the bound" if check.verdict == "fail" else "its interval reaches past the bound"
+    return f"{100 * max(share, 0.0):.0f} % of the way to the bound"
+
+
+def _used(check: CheckEntry) -> float | None:
+    """How much of the bound the worse end of the interval uses up."""
+    interval = check.ci if check.statistic == "value" else check.excess_ci
+    if interval is None or not check.bound:
+        return None
+    if check.op == "<=":
+        return interval[1] / check.bound if check.bound > 0 else None
+    return check.bound / interval[0] if interval[0] > 0 else math.inf
+
+
+def not_proven(document: ReportDocument) -> tuple[str, ...]:
+    """What nobody may read into the report."""
+    asked = {check.section for check in document.checks}
+    audited = document.privacy.audited_epsilon_lower_bound is not None
+    audit = "an audit can only find it broken" if audited else "no audit of it ran"
+    if is_audit(document):
+        return (
+            "That the promise holds: an audit can find it broken, and tells nothing of what it did not find.",
+            "Anything of mechanisms, settings or machines that were not tried.",
+            "Anything of a cohort: an evaluation tells what it is good for and what it gives away.",
+        )
+    looked_at = ["single columns", "pairs of columns"]
+    looked_at += ["the declared outcomes"] if "utility" in asked else []
+    looked_at += ["how rows follow each other"] if "longitudinal" in asked else []
+    looked_at += ["the declared groups"] if "fairness" in asked else []
+    rehearsed = "those tried are under Inference, and " if "inference" in asked else ""
+    return (
+        "That no one can be re-identified: only the guarantee, where one is stated, speaks for all attacks, and "
+        f"{audit}.",
+        f"That every analysis comes out right: looked at were {', '.join(looked_at[:-1])} and {looked_at[-1]}; small "
+        "groups and relations of three columns or more may be lost.",
+        f"That a study of synthetic patients holds: {rehearsed}standard errors and p-values taken as if they were real "
+        "are too small.",
+        "That a pass is free of error: each interval misses the truth 5 times in 100, and tells nothing of patients "
+        "unlike those held out.",
+    )
 
 
 def check_words(check: CheckEntry) -> str:
     """What the check found, in a sentence without statistics."""
-    words = METRIC_WORDS[check.metric]
+    words = metric_words(check.metric)
     if check.metric in DEMANDS:
         return check.why
     if check.verdict == "fail":
@@ -169,6 +221,9 @@ def verdict_sentence(document: ReportDocument) -> str:
             f"No check failed, but {undecided} of {total} could not be decided. "
             f"Whether this cohort meets the suite “{document.suite}” is open."
         )
+    if waived(document):
+        some = len(waived(document))
+        return f"Every check of the suite “{document.suite}” counts as passed, {some} of them by a waiver."
     if let_stand(document):
         return f"No check of the suite “{document.suite}” failed, and none it needs is undecided."
     return f"All {total} checks of the suite “{document.suite}” passed."
@@ -177,13 +232,18 @@ def verdict_sentence(document: ReportDocument) -> str:
 def let_stand(document: ReportDocument) -> str:
     """Which undecided checks the suite lets pass, in a sentence; empty where there is none."""
     titles = [
-        METRIC_WORDS[check.metric].title.lower()
+        metric_words(check.metric).title.lower()
         for check in document.checks
-        if check.verdict != "pass" and check.counts_as == "pass"
+        if check.verdict != "pass" and check.counts_as == "pass" and not check.waiver
     ]
     if not titles:
         return ""
     return f"Undecided, which the suite lets pass: {', '.join(dict.fromkeys(titles))}. The checks say why."
+
+
+def waived(document: ReportDocument) -> tuple[CheckEntry, ...]:
+    """The checks whose verdict a person lets stand for a time."""
+    return tuple(check for check in document.checks if check.waiver)
 
 
 def promise(privacy: PrivacyStatement) -> str:
@@ -199,8 +259,7 @@ def promise(privacy: PrivacyStatement) -> str:
     )
     return (
         f"Whatever is computed from the release, {change} {whose} changes the chance of any result by a "
-        f"factor of at most {factor}, except with a probability of about {_odds(privacy.delta)}. The smaller "
-        "the factor, the less can be learned about a patient from their having taken part."
+        f"factor of at most {factor}, except with a probability of about {_odds(privacy.delta)}."
     )
 
 

@@ -10,10 +10,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from synthehr._files import shipped
 from synthehr.errors import SchemaError
 from synthehr.schema.model import Schema
 
-__all__ = ["dump_schema", "first_problem", "load_schema", "load_yaml"]
+__all__ = ["dump_schema", "editor_schema", "first_problem", "layouts", "load_schema", "load_yaml"]
 
 _WORDS = {  # by the beginning of pydantic's code; the first that fits
     "extra_forbidden": "unknown key",
@@ -118,8 +119,13 @@ def _plain(problem: ErrorDetails) -> str:
     )
 
 
+def layouts() -> dict[str, Path]:
+    """The known layouts of records by name, each a schema file that is shipped."""
+    return {path.stem: path for path in sorted(shipped("schemas/layouts").glob("*.yaml"))}
+
+
 def load_schema(source: str | Path | dict[str, Any] | Schema) -> Schema:
-    """The schema in a YAML file, or in a mapping of the same form.
+    """The schema in a YAML file, in a mapping of the same form, or of a known layout such as ``synthea-csv``.
 
     Raises:
         SchemaError: names the path of the offending key, for example ``tables.patient.columns.age.bounds``.
@@ -130,13 +136,22 @@ def load_schema(source: str | Path | dict[str, Any] | Schema) -> Schema:
     contents: object = source
     if not isinstance(source, dict):
         where = f"schema {str(source)!r}"
-        contents = load_yaml(Path(source), what="schema")
+        path = layouts().get(str(source), Path(source))
+        if not path.suffix and not path.exists():
+            known = ", ".join(layouts())
+            raise SchemaError(f"{where} is neither a file nor one of the known layouts {known}")
+        contents = load_yaml(path, what="schema")
     if not isinstance(contents, dict):
         raise SchemaError(f"{where} must be a mapping with the keys synthehr, subject and tables")
     try:
         return Schema.model_validate(contents)
     except ValidationError as error:
         raise SchemaError(f"{where}: {first_problem(error, Schema)}") from error
+
+
+def editor_schema() -> str:
+    """Where editors find the JSON Schema of a schema file on this machine."""
+    return shipped("schemas/config/schema.schema.json").as_uri()
 
 
 def dump_schema(schema: Schema) -> dict[str, Any]:

@@ -2,306 +2,74 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import polars as pl
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from synthehr.cohort import TableLink
+from synthehr.schema.ages import age_limit
+from synthehr.schema.columns import (
+    AgeColumn,
+    AnchorColumn,
+    BooleanColumn,
+    CategoryColumn,
+    CodeColumn,
+    Column,
+    ConsentColumn,
+    DateColumn,
+    DatetimeColumn,
+    DroppedColumn,
+    IdColumn,
+    IntegerColumn,
+    NumberColumn,
+    NumberFormat,
+    OffsetColumn,
+    Part,
+    dtype_of,
+    is_learned,
+    is_read,
+    number,
+)
 from synthehr.schema.rules import Rule, parse_rule
 
 __all__ = [
+    "AgeColumn",
+    "AnchorColumn",
     "BooleanColumn",
     "CategoryColumn",
     "CodeColumn",
     "Column",
+    "ConsentColumn",
     "DateColumn",
     "DatetimeColumn",
     "DroppedColumn",
     "IdColumn",
     "IntegerColumn",
     "NumberColumn",
+    "NumberFormat",
+    "OffsetColumn",
     "Schema",
     "Table",
     "dtype_of",
+    "is_learned",
+    "is_read",
 ]
 
 _TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_LARGEST_WHOLE = 2**53
+_SOURCE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(/[A-Za-z_][A-Za-z0-9_-]*)*")
 
 
-def _number(value: object) -> object:
-    """Refuse what pydantic would turn into a number: text and truth values."""
-    if isinstance(value, bool | str):
-        raise ValueError("must be a number, without quotes")  # noqa: TRY004 - pydantic reports ValueError alone
-    return value
+class Survival(Part):
+    """An outcome with a time: how long each patient was followed, and whether the event ended it."""
 
+    time: str = Field(description="Column of the time until the event or the end of follow-up, 0 or more.")
+    event: str = Field(description="Boolean column: true where the event was seen, false where follow-up ended first.")
 
-def _text_of(value: object) -> str:
-    """A category's value as the text that it is in the data."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
-        raise ValueError(f"a value must be text or a number, not {value!r}: put it in quotes")
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
-
-Whole = Annotated[int, BeforeValidator(_number)]
-Real = Annotated[float, BeforeValidator(_number)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Column(_Part):
-    nullable: bool = Field(default=False, description="May the value be missing?")
-    description: str | None = Field(default=None, description="What the column means, for people.")
-
-
-class IdColumn(_Part):
-    """A key: dropped before anything is learned, and made anew for synthetic patients."""
-
-    kind: Literal["id"]
-    description: str | None = None
-
-
-class DroppedColumn(_Part):
-    """A direct identifier or free text: dropped when the records are read, never read further."""
-
-    kind: Literal["identifier", "text"]
-    description: str | None = None
-
-
-class CategoryColumn(_Column):
-    """One of a set of values. Without ``values`` the set is bought from the budget."""
-
-    kind: Literal["category"]
-    values: tuple[str, ...] | None = Field(default=None, description="The public set of values.")
-    discover: bool = Field(default=False, description="Buy the set of values with budget.")
-
-    @field_validator("values", mode="before", json_schema_input_type=list[str | int | float] | None)
-    @classmethod
-    def _as_text(cls, values: object) -> object:
-        if not isinstance(values, list | tuple):
-            return values
-        texts = tuple(_text_of(value) for value in values)
-        if not texts:
-            raise ValueError("needs at least one value; leave it out to have the set bought")
-        for text in texts:
-            if not text or text != text.strip():
-                raise ValueError(f"value {text!r} is empty or has spaces around it, which records lose when read")
-        repeated = sorted({text for text in texts if texts.count(text) > 1})
-        if repeated:
-            raise ValueError(f"value {repeated[0]!r} stands twice")
-        return texts
-
-    @model_validator(mode="after")
-    def _one_source(self) -> CategoryColumn:
-        if self.discover and self.values is not None:
-            raise ValueError("'values' and 'discover: true' exclude each other: keep one")
-        return self
-
-
-class CodeColumn(CategoryColumn):
-    """A category whose values are codes of a terminology."""
-
-    kind: Literal["code"]  # type: ignore[assignment]
-    system: str = Field(description="The terminology, for example http://loinc.org.")
-
-
-class BooleanColumn(_Column):
-    """True or false."""
-
-    kind: Literal["boolean"]
-
-
-class _Bounded(_Column):
-    @model_validator(mode="after")
-    def _ordered(self) -> _Bounded:
-        bounds = getattr(self, "bounds", None)
-        if bounds is not None and not bounds[0] < bounds[1]:
-            raise ValueError(f"bounds must be [lower, upper] with lower below upper, not [{bounds[0]}, {bounds[1]}]")
-        return self
-
-
-def _kind_of_bounds(bounds: object) -> str:
-    return "per_code" if isinstance(bounds, Mapping) else "all"
-
-
-def _with_text_keys(bounds: object) -> object:
-    """Bounds by code with codes as the text that they are in the data."""
-    if not isinstance(bounds, Mapping):
-        return bounds
-    codes = [_text_of(code) for code in bounds]
-    repeated = sorted({code for code in codes if codes.count(code) > 1})
-    if repeated:
-        raise ValueError(f"value {repeated[0]!r} stands twice")
-    return dict(zip(codes, bounds.values(), strict=True))
-
-
-WholeBounds = Annotated[
-    Annotated[tuple[Whole, Whole], Tag("all")]
-    | Annotated[dict[str, tuple[Whole, Whole]], BeforeValidator(_with_text_keys), Tag("per_code")],
-    Discriminator(_kind_of_bounds),
-]
-RealBounds = Annotated[
-    Annotated[tuple[Real, Real], Tag("all")]
-    | Annotated[dict[str, tuple[Real, Real]], BeforeValidator(_with_text_keys), Tag("per_code")],
-    Discriminator(_kind_of_bounds),
-]
-_BOUNDS = "Public [lower, upper], both included; with 'per', one for all codes or one for each."
-_PER = "The category or code column that the value depends on, for example the test of a lab value."
-
-
-class _Measured(_Column):
-    """A number, whose meaning may depend on a code in the same row."""
-
-    @property
-    def per_code(self) -> Mapping[str, tuple[float, float]]:
-        """Declared bounds by code; empty where there is one pair for all, or none."""
-        bounds = getattr(self, "bounds", None)
-        return bounds if isinstance(bounds, Mapping) else {}
-
-    def bounds_of(self, code: str | None) -> tuple[float, float] | None:
-        """Declared bounds of a value with this code; where it is missing or not declared, those around all codes."""
-        if not self.per_code:
-            return getattr(self, "bounds", None)
-        around = min(low for low, _ in self.per_code.values()), max(high for _, high in self.per_code.values())
-        return around if code is None else self.per_code.get(code, around)
-
-    @model_validator(mode="after")
-    def _ordered_per_code(self) -> _Measured:
-        bounds = getattr(self, "bounds", None)
-        if self.per_code and getattr(self, "per", None) is None:
-            raise ValueError("bounds by code need 'per', the column of the code")
-        if isinstance(bounds, Mapping) and not bounds:
-            raise ValueError("bounds by code must name at least one code; leave them out to have ranges bought")
-        for of, (lower, upper) in _each(bounds):
-            if not lower < upper:
-                raise ValueError(f"bounds{of} must be [lower, upper] with lower below upper, not [{lower}, {upper}]")
-        return self
-
-
-def _each(bounds: Any) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Each pair of bounds, with words for the code that it is of."""
-    if isinstance(bounds, Mapping):
-        yield from ((f" of {code!r}", pair) for code, pair in bounds.items())
-    elif bounds is not None:
-        yield "", bounds
-
-
-class IntegerColumn(_Measured):
-    """A whole number. Without ``bounds`` its range is bought from the budget."""
-
-    kind: Literal["integer"]
-    bounds: WholeBounds | None = Field(default=None, description=_BOUNDS)
-    per: str | None = Field(default=None, description=_PER)
-    unit: str | None = Field(default=None, description="UCUM unit.")
-
-    @field_validator("bounds")
-    @classmethod
-    def _exact(cls, bounds: WholeBounds | None) -> WholeBounds | None:
-        for of, pair in _each(bounds):
-            if max(map(abs, pair)) > _LARGEST_WHOLE:
-                raise ValueError(
-                    f"bounds{of} must lie within 2**53 of zero: declare larger numbers as kind id or category"
-                )
-        return bounds
-
-
-class NumberColumn(_Measured):
-    """A real number. Without ``bounds`` its range is bought from the budget."""
-
-    kind: Literal["number"]
-    bounds: RealBounds | None = Field(default=None, description=_BOUNDS)
-    per: str | None = Field(default=None, description=_PER)
-    unit: str | None = Field(default=None, description="UCUM unit.")
-    precision: Real | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="Step to which values are rounded."
-    )
-
-    @field_validator("bounds")
-    @classmethod
-    def _finite(cls, bounds: RealBounds | None) -> RealBounds | None:
-        for of, pair in _each(bounds):
-            if not math.isfinite(pair[1] - pair[0]):
-                raise ValueError(f"bounds{of} must be finite numbers a finite distance apart")
-        return bounds
-
-    @model_validator(mode="after")
-    def _precise(self) -> NumberColumn:
-        for of, (lower, upper) in _each(self.bounds):
-            if self.precision is not None and self.precision > upper - lower:
-                raise ValueError(f"precision must be no wider than the bounds{of}")
-        return self
-
-
-class DateColumn(_Bounded):
-    """A calendar date within public bounds."""
-
-    kind: Literal["date"]
-    bounds: tuple[dt.date, dt.date] = Field(description="Public [first, last], both included.")
-
-
-class DatetimeColumn(_Bounded):
-    """A point in time, without zone, within public bounds; learned to the minute."""
-
-    kind: Literal["datetime"]
-    bounds: tuple[dt.datetime, dt.datetime] = Field(description="Public [first, last], both included.")
-
-    @field_validator("bounds")
-    @classmethod
-    def _naive(cls, bounds: tuple[dt.datetime, dt.datetime]) -> tuple[dt.datetime, dt.datetime]:
-        if any(b.tzinfo is not None for b in bounds):
-            raise ValueError("bounds must carry no time zone")
-        return bounds
-
-
-Column = Annotated[
-    IdColumn
-    | DroppedColumn
-    | CategoryColumn
-    | CodeColumn
-    | BooleanColumn
-    | IntegerColumn
-    | NumberColumn
-    | DateColumn
-    | DatetimeColumn,
-    Field(discriminator="kind"),
-]
-
-
-def dtype_of(column: Column) -> pl.DataType:
-    """The polars type in which a column of this kind is held."""
-    match column:
-        case BooleanColumn():
-            return pl.Boolean()
-        case IntegerColumn():
-            return pl.Int64()
-        case NumberColumn():
-            return pl.Float64()
-        case DateColumn():
-            return pl.Date()
-        case DatetimeColumn():
-            return pl.Datetime("us")
-        case _:
-            return pl.String()
-
-
-class Table(_Part):
+class Table(Part):
     """One table: its columns and how it hangs from its parent."""
 
     columns: dict[str, Column] = Field(min_length=1)
@@ -309,14 +77,27 @@ class Table(_Part):
     parent: str | None = Field(default=None, description="Table that this table's rows belong to.")
     foreign_key: str | None = Field(default=None, description="Column that holds the parent's key.")
     order_by: str | None = Field(default=None, description="Column that orders a patient's rows.")
+    source: str | None = Field(
+        default=None,
+        description="Table of the records that the rows come from, where it is not of this table's name. A table above "
+        "another one of the same source has one row for each of its keys.",
+    )
     max_rows: int | None = Field(default=None, ge=1, description="Rows kept per patient.")
     outcome: tuple[str, ...] = Field(default=(), description="Columns that utility is measured on.")
     groups: tuple[str, ...] = Field(default=(), description="Columns that make subgroups for fairness.")
+    survival: Survival | None = Field(default=None, description="The outcome with a time, for hazards and survival.")
 
     @field_validator("outcome", "groups", mode="before", json_schema_input_type=str | list[str])
     @classmethod
     def _one_or_many(cls, names: object) -> object:
         return (names,) if isinstance(names, str) else names
+
+    @field_validator("source")
+    @classmethod
+    def _within_the_source(cls, source: str | None) -> str | None:
+        if source is not None and not _SOURCE_NAME.fullmatch(source):
+            raise ValueError(f"source {source!r} must be letters, digits, _ and -, with / between folders")
+        return source
 
     @field_validator("columns")
     @classmethod
@@ -324,6 +105,8 @@ class Table(_Part):
         for name in columns:
             if not name.strip() or not name.isprintable():
                 raise ValueError(f"column name {name!r} must be printable text on one line")
+            if name.startswith("^") and name.endswith("$"):  # polars would take it for a pattern of names
+                raise ValueError(f"column name {name!r} must not begin with ^ and end with $: rename it")
         return columns
 
     @model_validator(mode="after")
@@ -342,6 +125,12 @@ class Table(_Part):
             for name in getattr(self, option):
                 if name not in self.kept:
                     raise ValueError(f"{option} names {name!r}, which is not a column that is kept")
+        if self.survival is not None:
+            time, event = self.kept.get(self.survival.time), self.kept.get(self.survival.event)
+            if not isinstance(time, IntegerColumn | NumberColumn):
+                raise ValueError(f"survival.time names {self.survival.time!r}, which is no number that is kept")
+            if not isinstance(event, BooleanColumn):
+                raise ValueError(f"survival.event names {self.survival.event!r}, which is no boolean that is kept")
         return self
 
     @model_validator(mode="after")
@@ -368,8 +157,8 @@ class Table(_Part):
 
     @property
     def kept(self) -> dict[str, Column]:
-        """The columns that are learned: all but keys, identifiers and text."""
-        return {n: c for n, c in self.columns.items() if not isinstance(c, IdColumn | DroppedColumn)}
+        """The columns that are learned: all but keys, identifiers, text, anchors and consent."""
+        return {n: c for n, c in self.columns.items() if is_learned(c)}
 
 
 class Schema(BaseModel):
@@ -377,10 +166,20 @@ class Schema(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    synthehr: Annotated[Literal[1], BeforeValidator(_number)] = Field(description="Version of the schema language.")
+    synthehr: Annotated[Literal[1], BeforeValidator(number)] = Field(description="Version of the schema language.")
     subject: str = Field(description="The root table: one row per patient, the privacy unit.")
     tables: dict[str, Table] = Field(min_length=1)
     rules: tuple[str, ...] = Field(default=(), description="Public conditions that every row meets.")
+    reviewed: bool = Field(
+        default=True,
+        description="False in a draft: its bounds and sets of values were read off the records, so that they are not "
+        "public, and are bought until a person who knows them to be harmless sets true.",
+    )
+    cap_age: int | None = Field(
+        default=None,
+        ge=1,
+        description="Ages, and times of as many years, of this and more are read as this (Safe Harbor: 90).",
+    )
 
     @model_validator(mode="after")
     def _tree(self) -> Schema:
@@ -408,8 +207,69 @@ class Schema(BaseModel):
                 up = self.tables[up].parent
         if not self.tables[self.subject].kept:
             raise ValueError(f"table {self.subject!r} has no column to learn: all are ids, identifiers or text")
+        self._check_sources()
         _ = self.parsed_rules
         return self
+
+    @model_validator(mode="after")
+    def _one_anchor(self) -> Schema:
+        anchors = [n for n, c in self.root.columns.items() if isinstance(c, AnchorColumn | AgeColumn)]
+        if len(anchors) > 1:
+            raise ValueError(f"columns {anchors[0]!r} and {anchors[1]!r} both anchor the times of a patient: keep one")
+        for name, table in self.tables.items():
+            for column, declared in table.columns.items():
+                if name != self.subject and isinstance(declared, AnchorColumn | AgeColumn | ConsentColumn):
+                    what = f"column {column!r} of table {name!r} is of kind {declared.kind}, which belongs to a patient"
+                    raise ValueError(f"{what}: declare it in {self.subject!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _within_the_cap(self) -> Schema:
+        for name, table in self.tables.items():
+            for column, limit in self.age_limits(name).items():
+                bounds = getattr(table.columns[column], "bounds", None)
+                if bounds is not None and max(map(abs, bounds)) > limit:
+                    raise ValueError(
+                        f"column {column!r} of table {name!r} has bounds beyond the cap on ages: "
+                        f"write at most {limit} {getattr(table.columns[column], 'unit', None) or 'a'}"
+                    )
+        return self
+
+    def _check_sources(self) -> None:
+        """A table whose rows are gathered by key must say so without doubt."""
+        for name, table in self.tables.items():
+            if name in self.gathered and table.key is None:
+                raise ValueError(f"table {name!r} shares its source with a table below it and needs a key")
+            if table.source in self.tables and table.source != name and self.tables[table.source].source is not None:
+                raise ValueError(f"source {table.source!r} of table {name!r} is a table made of another source")
+
+    def age_limits(self, table: str) -> dict[str, int]:
+        """What columns of a table are capped at by ``cap_age``, in their own units."""
+        if self.cap_age is None:
+            return {}
+        limits = {n: age_limit(n, c, years=self.cap_age) for n, c in self.tables[table].kept.items()}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    def source_of(self, table: str) -> str:
+        """The name of the table of the records that a table's rows come from."""
+        return self.tables[table].source or table
+
+    @cached_property
+    def gathered(self) -> frozenset[str]:
+        """Tables that have one row for each key, since a table below them comes from the same source."""
+        return frozenset(
+            above
+            for name in self.tables
+            for above in self._above(name)
+            if above in self.tables and self.source_of(above) == self.source_of(name)
+        )
+
+    def _above(self, table: str) -> Iterator[str]:
+        up, seen = self.tables[table].parent, {table}
+        while up is not None and up in self.tables and up not in seen:
+            yield up
+            seen.add(up)
+            up = self.tables[up].parent
 
     @cached_property
     def links(self) -> dict[str, TableLink]:

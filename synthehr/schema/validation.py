@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -16,12 +16,11 @@ from synthehr.schema.conform import bounds_text, outside_of_code, parse_column, 
 from synthehr.schema.model import (
     CategoryColumn,
     Column,
-    DroppedColumn,
-    IdColumn,
     IntegerColumn,
     NumberColumn,
     Schema,
     Table,
+    is_learned,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ _KIND_RULES = {
     "number": "is a finite number",
     "date": "is a date",
     "datetime": "is a time without zone",
+    "offset": "is a date, or a whole number of units after the anchor",
+    "age": "is a date of birth, or an age in whole years",
 }
 
 
@@ -102,6 +103,7 @@ def _plan(
     ]
     judged: dict[str, pl.Series] = {}
     typed: dict[str, pl.Series] = {}
+    limits = schema.age_limits(table)
     for name in read_columns(declared):
         if name not in frame.columns:
             absent = _Planned(
@@ -114,6 +116,8 @@ def _plan(
             continue
         column = declared.columns[name]
         parsed = parse_column(frame[name], column)
+        if name in limits:
+            parsed = replace(parsed, values=parsed.values.clip(-limits[name], limits[name]))
         typed[name] = parsed.values
         judged[f"{name}: valid"] = ~parsed.invalid
         judged[name] = parsed.values.cast(pl.Datetime("us")) if parsed.values.dtype == pl.Date else parsed.values
@@ -180,7 +184,7 @@ def _column_rules(name: str, column: Column, *, whole: bool) -> Iterator[_Planne
                 "max_value": _comparable(bounds[1]),
             },
         )
-    if not isinstance(column, IdColumn | DroppedColumn) and not column.nullable:
+    if is_learned(column) and not getattr(column, "nullable", False):
         yield _true(f"{name}: given", column=name, rule="is never missing")
 
 

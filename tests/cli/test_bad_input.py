@@ -50,8 +50,11 @@ BAD_RECORDS = {
     "empty file": (raw(b""), "is empty"),
     "header alone": (records(), "no rows"),
     "duplicate header": (records(*GOOD, header=HEADER.replace("died", "age")), "'age' stands twice"),
-    "wrong encoding": (raw(f"{HEADER}\np1,{CANARY} \xe9,30,f,70,0\n".encode("latin-1")), "not UTF-8"),
-    "another encoding": (raw(f"{HEADER}\np1,{CANARY},30,f,70,0\n".encode("utf-16")), "not UTF-8"),
+    "two encodings": (
+        raw(f"{HEADER}\np1,{CANARY} é,30,f,70,0\n".encode() + b"p2,\xe9,30,f,70,0\n"),
+        "bytes in it that",
+    ),
+    "half a UTF-16 letter": (raw(f"{HEADER}\np1,{CANARY},30,f,70,0\n".encode("utf-16")[:-1]), "no known encoding"),
     "short row": (records(*GOOD, f"p99,{CANARY},30"), "row 31: has 3 cells"),
     "long row": (records(*GOOD, f"p99,{CANARY},30,f,70,0,{CANARY_NUMBER}"), "row 31: has 7 cells"),
     "blank line": (records(*GOOD[:3], "", *GOOD[3:]), "row 4: is a blank line"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import synthehr.models.fitting as fitting
 import synthehr.models.training as training
 from synthehr.privacy.ledger import Ledger
 from synthehr.privacy.rows import PrivateRows
@@ -39,7 +40,7 @@ def test_a_fit_reserves_before_rows_are_touched_and_settles_its_release(
     fit, ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touched = []
-    door, count = training.behind_the_door, PrivateRows.count_patients
+    door, count = training.all_behind_the_door, PrivateRows.count_patients
 
     def watched(original):
         def touch(*args, **kwargs):
@@ -48,7 +49,7 @@ def test_a_fit_reserves_before_rows_are_touched_and_settles_its_release(
 
         return touch
 
-    monkeypatch.setattr(training, "behind_the_door", watched(door))
+    monkeypatch.setattr(training, "all_behind_the_door", watched(door))
     monkeypatch.setattr(PrivateRows, "count_patients", watched(count))
     signed = ["--purpose", "course data", "--signed-off-by", "B. Analyst", "--population", "clinic"]
     outcome = fit("release", *signed, "--json")
@@ -106,7 +107,7 @@ def test_a_fit_that_breaks_down_counts_in_full(fit, ledger: Ledger, monkeypatch:
     def breaks(*args: object, **kwargs: object) -> None:
         raise RuntimeError(CANARY)
 
-    monkeypatch.setattr(training, "buy_domain", breaks)
+    monkeypatch.setattr(fitting, "buy_domain", breaks)
     assert fit("release").code == 1
     assert float(ledger.standing().reserved.epsilon) == 2
     assert fit("again").code == REFUSED

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import synthehr.models.fitting as fitting
 import synthehr.models.training as training
 import synthehr.outputs as outputs
 from synthehr.models.checkpoint import Checkpoint
@@ -47,7 +48,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_an_interrupted_fit_says_how_to_go_on_and_keeps_what_it_needs(interrupted, folder: Path) -> None:
-    outcome = interrupted(training, "fit_to_targets")
+    outcome = interrupted(fitting, "fit_to_targets")
     assert outcome.code == 130
     assert outcome.err.count("\n") == 1
     assert "--resume" in outcome.err
@@ -58,8 +59,8 @@ def test_an_interrupted_fit_says_how_to_go_on_and_keeps_what_it_needs(interrupte
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (training, "behind_the_door"),
-        (training, "fit_to_targets"),
+        (training, "all_behind_the_door"),
+        (fitting, "fit_to_targets"),
         (Release, "save"),  # settled, not saved
         (Checkpoint, "remove"),  # saved, not cleared away
     ],
@@ -88,7 +89,7 @@ def test_other_options_and_no_interrupted_fit_are_refused(interrupted, run, fold
     assert (nothing.code, nothing.err.count("\n")) == (2, 1)
     assert "no interrupted fit" in nothing.err
     assert names(folder) == set()
-    interrupted(training, "fit_to_targets")
+    interrupted(fitting, "fit_to_targets")
     for words, what in ((["--epsilon", "1"], "epsilon"), (["--model", "dp-ctgan"], "model"), (["--seed", "3"], "seed")):
         other = run(*FIT, *SPLIT, "--resume", *words)
         assert (other.code, other.err.count("\n")) == (2, 1)
@@ -102,7 +103,7 @@ def test_a_fit_that_fails_by_itself_leaves_nothing_to_go_on_with(
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("no value of a record in here")
 
-    monkeypatch.setattr(training, "fit_to_targets", fail)
+    monkeypatch.setattr(fitting, "fit_to_targets", fail)
     outcome = run(*FIT, *SPLIT)
     assert outcome.code == 1
     assert names(folder) == set()
@@ -129,7 +130,7 @@ def test_an_interrupt_while_reading_leaves_nothing_spent(interrupted, folder: Pa
 def test_a_slip_when_going_on_costs_nothing_and_gives_nothing_back(
     interrupted, run, folder: Path, ledger: Ledger, words: list[str]
 ) -> None:
-    interrupted(training, "fit_to_targets")
+    interrupted(fitting, "fit_to_targets")
     slip = run(*FIT, *SPLIT, "--resume", *words)
     assert (slip.code, slip.err.count("\n")) == (2, 1)
     assert float(ledger.standing().reserved.epsilon) == 2.0
@@ -140,7 +141,7 @@ def test_a_slip_when_going_on_costs_nothing_and_gives_nothing_back(
 
 def test_records_that_are_away_when_going_on_cost_nothing(run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(training, "fit_to_targets", interrupt)
+        patch.setattr(fitting, "fit_to_targets", interrupt)
         assert run(*BASE, "--epsilon", 2).code == 130
     (folder / "records.csv").rename(folder / "away.csv")
     assert run(*BASE, "--epsilon", 2, "--resume").code == 3
@@ -150,7 +151,7 @@ def test_records_that_are_away_when_going_on_cost_nothing(run, folder: Path, mon
 
 
 def test_another_release_in_its_place_is_not_taken_for_its_own(interrupted, run, folder: Path, made: Path) -> None:
-    interrupted(training, "fit_to_targets")
+    interrupted(fitting, "fit_to_targets")
     shutil.copytree(made / "release", folder / "release")
     outcome = run(*FIT, *SPLIT, "--resume")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)

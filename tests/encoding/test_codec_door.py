@@ -91,7 +91,7 @@ def nafld() -> Cohort[Schema]:
 
 @pytest.fixture(scope="module")
 def bounded(nafld: Cohort[Schema]) -> tuple[Cohort[Schema], dict[str, int]]:
-    return bound_rows(nafld, policy=load_policy("standard"), noise=SystemNoise())
+    return bound_rows(nafld, policy=load_policy("standard"), draws=SystemNoise().spawn())
 
 
 def policy_of(max_rows: int) -> Policy:
@@ -134,7 +134,7 @@ def test_labs_that_stay_are_a_window_in_time(nafld: Cohort[Schema], bounded) -> 
 
 def test_which_rows_stay_comes_from_the_noise_source_and_is_drawn_anew(nafld: Cohort[Schema]) -> None:
     def labs(noise: NoiseSource) -> pl.DataFrame:
-        return bound_rows(nafld, policy=policy_of(40), noise=noise)[0].tables["lab"]
+        return bound_rows(nafld, policy=policy_of(40), draws=noise.spawn())[0].tables["lab"]
 
     assert not labs(SystemNoise()).equals(labs(SystemNoise()))
     assert labs(InsecureNoise(1)).equals(labs(InsecureNoise(1)))
@@ -197,7 +197,7 @@ def test_one_patient_moves_every_mechanism_on_labs_by_at_most_what_is_stated_and
     nafld: Cohort[Schema],
 ) -> None:
     some = Cohort(nafld.take(np.arange(0, len(nafld), 50)).tables, schema=without_declared_rows(SCHEMA))
-    cohort, most = bound_rows(some, policy=policy_of(8), noise=SystemNoise())
+    cohort, most = bound_rows(some, policy=policy_of(8), draws=SystemNoise().spawn())
     assert most["lab"] == 8
     mechanism = step_of(rate=1.0, sigma=1.0, clip=0.3, expected=1.0)
     gradients = {phase: gradients_of(phase) for phase in ("critic", "encoder")}

@@ -76,3 +76,10 @@ def test_no_suite_can_make_a_demand_look_met() -> None:
     assert not set(DEMANDS) & set(METRICS)
     with pytest.raises(ValueError, match="unknown metric"):
         Gate(id="a", section="privacy", metric=DEMANDS[0], statistic="value", op=">=", bound=0, rationale="r")
+
+
+def test_an_audit_that_broke_the_promise_fails_whatever_the_policy_demands() -> None:
+    now = held(PASSED, load_suite("ci"), audited=2.5)
+    assert now.verdict == "fail"
+    assert now.checks[-1].value == 2.5
+    assert "the code is wrong" in now.checks[-1].why

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from synthehr.errors import ConfigError, SchemaError, SynthehrError
 from synthehr.evaluation.intervals import Estimate
+from synthehr.evaluation.measurement import SectionName
 from synthehr.evaluation.metrics import METRICS
 from synthehr.evaluation.suite import Suite, decide, load_suite, run_suite
 
@@ -93,7 +96,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
         load_suite(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("name", ["ci", "quick"])
+@pytest.mark.parametrize("name", ["quick", "ci", "release", "research"])
 def test_shipped_suites_load_and_give_a_reason_for_every_bound(name):
     suite = load_suite(name)
     assert suite.suite == name
@@ -101,16 +104,25 @@ def test_shipped_suites_load_and_give_a_reason_for_every_bound(name):
 
 
 def test_quick_runs_no_classifier():
-    assert not {"c2st_auc", "tstr"} & {gate.metric for gate in load_suite("quick").checks}
-
-
-def test_ci_uses_every_section():
-    assert {gate.section for gate in load_suite("ci").checks} == {
-        "validity",
-        "fidelity",
-        "utility",
-        "privacy",
+    assert not {"c2st_auc", "tstr", "tstr_linear", "coefficient_overlap"} & {
+        gate.metric for gate in load_suite("quick").checks
     }
+
+
+def test_each_suite_asks_for_what_the_one_before_asks_for():
+    asked = [{gate.id for gate in load_suite(name).checks} for name in ("quick", "ci", "release", "research")]
+    assert asked[0] <= asked[1] <= asked[2] <= asked[3]
+
+
+def test_every_flat_metric_is_gated_or_shown_by_the_research_suite():
+    flat = {
+        name for name, metric in METRICS.items() if metric.section in {"fidelity", "utility", "inference", "fairness"}
+    }
+    assert flat <= {gate.metric for gate in load_suite("research").checks}
+
+
+def test_ci_uses_every_section_but_the_audit():
+    assert {gate.section for gate in load_suite("ci").checks} == set(get_args(SectionName)) - {"audit"}
 
 
 @pytest.mark.parametrize(
@@ -225,3 +237,57 @@ def test_a_gate_may_ask_for_more_than_95_percent() -> None:
     assert (wide.low, wide.high) == pytest.approx((1 - 3.2905 / 1.96, 1 + 2 * 3.2905 / 1.96), rel=1e-4)
     same = Estimate(value=1.0, low=0.0, high=3.0)
     assert _widened(same, confidence=0.95) is same
+
+
+WAIVED = {
+    "bound": 0.0,
+    "waiver": {"until": "2026-12-31", "reason": "the source changes its units until then", "by": "A. Steward"},
+}
+
+
+@pytest.mark.parametrize(
+    ("day", "counts_as", "verdict"),
+    [("2026-12-31", "pass", "pass"), ("2027-01-01", "fail", "fail")],
+)
+def test_a_waiver_lets_a_failure_stand_until_its_last_day_and_no_longer(nafld, day, counts_as, verdict):
+    result = run_suite(
+        train=nafld.train,
+        holdout=nafld.holdout,
+        synthetic=nafld.cohort(nafld.others),
+        suite=gates(WAIVED),
+        today=dt.date.fromisoformat(day),
+    )
+    (check,) = result.checks
+    assert (check.verdict, check.counts_as, result.verdict) == ("fail", counts_as, verdict)
+    if counts_as == "pass":
+        assert "2026-12-31" in check.waiver and "A. Steward" in check.waiver and "units" in check.waiver
+    else:
+        assert check.waiver == "" and "ended on 2026-12-31" in check.why
+
+
+def test_a_waiver_says_nothing_of_a_check_that_passes(nafld):
+    (check,) = run(nafld, gates(WAIVED | {"bound": 0.5})).checks
+    assert (check.counts_as, check.waiver) == ("pass", "")
+
+
+@pytest.mark.parametrize(
+    "waiver", [{"until": "2026-12-31"}, {"until": "soon", "reason": "r", "by": "b"}, {"reason": "r"}]
+)
+def test_a_waiver_needs_an_end_a_reason_and_a_name(waiver):
+    with pytest.raises(ValueError, match="waiver"):
+        gates({"waiver": waiver})
+
+
+def test_sections_leave_the_rest_out_and_the_result_says_so():
+    ci = load_suite("ci")
+    part = ci.only(["fidelity", "validity"])
+    assert {gate.section for gate in part.checks} == {"fidelity", "validity"}
+    assert part.suite == "ci (validity, fidelity only)"
+    assert ci.only(None) is ci
+    assert ci.only(["validity", *{gate.section for gate in ci.checks}]) is ci
+
+
+@pytest.mark.parametrize(("names", "match"), [(["audits"], "no check of section 'audits'"), ([], "name one")])
+def test_a_section_the_suite_has_not_is_refused(names, match):
+    with pytest.raises(ConfigError, match=match):
+        load_suite("ci").only(names)

@@ -284,4 +284,4 @@ def test_nothing_of_one_patient_is_in_the_file(tmp_path: Path, model: str) -> No
     last, _ = GRADIENTS[model]
     assert {"pairs", "mixture", last} <= kinds
     assert kinds <= {"pairs", "triples", "mixture", "mixture with triples", last}
-    assert set(checkpoint.state) == {"begun", "patients", "domain", "pairs", "triples", "rounds"}
+    assert set(checkpoint.state) == {"begun", "windows", "patients", "domain", "pairs", "triples", "rounds"}

@@ -139,7 +139,7 @@ def test_a_generator_fitted_to_pairs_learns_who_dies(small_cohort) -> None:
         model="marginal",
         settings=TrainingSettings(bins=8),
     )
-    generator = load_generator(trained.domain, trained.shape, trained.weights)
+    generator = load_generator([column.cells.size for column in trained.domain], trained.shape, trained.weights)
     codes = sample_codes(generator, rows=20_000, draws=np.random.default_rng(0))
     names = [column.name for column in trained.domain]
     age, died = (codes[:, names.index(name)] for name in ("age", "died"))

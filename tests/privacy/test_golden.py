@@ -15,6 +15,7 @@ from types import ModuleType
 import pytest
 from pydantic import TypeAdapter
 
+from synthehr.encoding.unroll import ConditionalTable
 from synthehr.errors import BudgetExceededError
 from synthehr.models.ctgan import CriticSettings
 from synthehr.models.planning import plan_fit
@@ -99,7 +100,7 @@ def spent_by_a_fit(table, *, epsilon: float, delta: float, patients: int, rounds
     policy = load_policy("standard")
     share = policy.shares.count * epsilon
     plan = plan_fit(
-        table,
+        {"patient": ConditionalTable(name="patient", depth=0, table=table)},
         budget=Budget(epsilon=epsilon - share, delta=delta),
         policy=policy,
         patients_bought=patients,

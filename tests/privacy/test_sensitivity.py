@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
 from synthehr.encoding.domain import ColumnPlan, buy_domain
+from synthehr.encoding.unroll import conditional_tables
 from synthehr.models.planning import plan_fit
 from synthehr.privacy.accountant import EpsilonDelta, Gaussian
 from synthehr.privacy.budget import Budget
@@ -164,7 +165,9 @@ SCHEMA = load_schema(
 def planned() -> ColumnPlan:
     policy = load_policy("standard")
     budget = Budget(epsilon=1.0 - policy.shares.count, delta=1e-6)
-    plan = plan_fit(SCHEMA.root, budget=budget, policy=policy, patients_bought=5_000, gradients=None).domain["code"]
+    tables = conditional_tables(SCHEMA, {SCHEMA.subject: 1})
+    whole = plan_fit(tables, budget=budget, policy=policy, patients_bought=5_000, gradients=None)
+    plan = whole.per_table[SCHEMA.subject].domain["code"]
     assert plan.selection_failure is not None
     assert plan.selection_failure.delta == pytest.approx(1e-7)  # a tenth of delta, for one column
     return plan

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from synthehr.cohort import Cohort
-from synthehr.evaluation.suite import SuiteResult, load_suite, run_suite
+from synthehr.evaluation.suite import Suite, SuiteResult, run_suite
 from synthehr.reporting.report import PrivacyClaim, Report
 from synthehr.schema.files import load_schema
 
@@ -27,6 +27,31 @@ MANIFEST_PRIVACY = {
     ],
     "release_digest": "sha256:0123",
 }
+
+SUITE = Suite.model_validate(
+    {
+        "synthehr": 1,
+        "suite": "ci",
+        "checks": [
+            {"id": name, "section": section, "metric": metric, "statistic": "excess", "op": "<=", "bound": bound}
+            | {"rationale": f"Why {metric} is held to this.", **more}
+            for name, section, metric, bound, more in (
+                ("schema-obeyed", "validity", "schema_violations", 0.01, {}),
+                ("rules-obeyed", "validity", "rule_violations", 0.01, {"on_undefined": "pass"}),
+                ("columns-alike", "fidelity", "one_way_tv", 0.05, {}),
+                ("worst-column-alike", "fidelity", "one_way_tv_worst", 0.12, {}),
+                ("pairs-alike", "fidelity", "pair_tv", 0.05, {}),
+                ("worst-pair-alike", "fidelity", "pair_tv_worst", 0.25, {}),
+                ("missing-alike", "fidelity", "missing_rate_worst", 0.08, {}),
+                ("hard-to-tell-apart", "fidelity", "c2st_auc", 0.4, {}),
+                ("outcome-learnable", "utility", "tstr", 0.1, {"scope": "each"}),
+                ("no-verbatim-copies", "privacy", "verbatim_copies", 0.02, {}),
+                ("no-rare-copies", "privacy", "rare_copies", 0.02, {"on_undefined": "pass"}),
+                ("rare-copies-by-chance", "privacy", "rare_copies", 0.001, {"on_inconclusive": "pass"}),
+            )
+        ],
+    }
+)
 
 NASTY = "<script>alert('x')</script>|`**[a](http://evil)&"
 """A name that would be markup in every format."""
@@ -56,7 +81,7 @@ def nasty_result(name: str = NASTY, value: str = NASTY) -> SuiteResult:
         train=cohort(600, 0, 90),
         holdout=cohort(300, 1, 90),
         synthetic=cohort(300, 2, 60),
-        suite=load_suite("ci"),
+        suite=SUITE,
     )
 
 

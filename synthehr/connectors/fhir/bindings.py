@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -12,7 +13,18 @@ import yaml
 from synthehr._files import shipped
 from synthehr.errors import ConfigError, InternalError
 
-__all__ = ["check_resource", "problems_of", "validate_r4b"]
+__all__ = [
+    "STATUSES",
+    "TypeOf",
+    "check_resource",
+    "is_id",
+    "problems_between",
+    "problems_of",
+    "problems_of_element",
+    "problems_of_links",
+    "targets_of",
+    "validate_r4b",
+]
 
 TypeOf = Callable[[str], str | None]
 Rule = Callable[[Mapping[str, Any]], str | None]
@@ -21,6 +33,7 @@ _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _DATE = re.compile(
     r"[1-9]\d{3}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(Z|[+-]\d{2}:\d{2}))?"
 )
+STATUSES = ("clinicalStatus", "verificationStatus")  # whose codes decide which other elements there may be
 _ENDED = frozenset({"inactive", "resolved", "remission"})
 
 
@@ -46,11 +59,41 @@ def problems_of(resource: Mapping[str, Any], *, type_of: TypeOf | None = None) -
     kind = resource.get("resourceType")
     if not isinstance(kind, str) or kind not in _contents():
         return ["resourceType is none that is written"]
-    found = [problem for rule in _rules(kind) if (problem := rule(resource)) is not None]
-    for path, targets in _targets(kind):
-        if path[0] not in resource:
-            continue
-        for each in [resource[path[0]]] if len(path) == 1 else _at(resource, path):
+    found = problems_between(resource, kind=kind)
+    for element, value in resource.items():
+        found += problems_of_element(kind, element, [value])
+        found += problems_of_links(kind, element, value, type_of=type_of)
+    return found
+
+
+def problems_between(resource: Mapping[str, Any], *, kind: str) -> list[str]:
+    """Each rule on which elements there are that a resource breaks; of ``STATUSES`` it counts what they say, too."""
+    return [problem for rule in _whole_rules(kind) if (problem := rule(resource)) is not None]
+
+
+def is_id(text: object) -> bool:
+    """Whether a text may be the id of a resource."""
+    return isinstance(text, str) and _ID.fullmatch(text) is not None
+
+
+def problems_of_element(kind: str, element: str, values: Iterable[Any]) -> list[str]:
+    """Each rule that one of these values of an element breaks by itself, whatever other elements there are.
+
+    References are left aside: see :func:`problems_of_links`.
+    """
+    found = []
+    rules = _element_rules(kind).get(element, ())
+    for value in values if rules else ():
+        of_element = {element: value}
+        found += [problem for rule in rules if (problem := rule(of_element)) is not None]
+    return found
+
+
+def problems_of_links(kind: str, element: str, value: Any, *, type_of: TypeOf | None = None) -> list[str]:
+    """Each reference in one element of a resource that leads to nothing, or to what it must not lead to."""
+    found = []
+    for path, targets in _targets(kind).get(element, ()):
+        for each in _at({element: value}, path):
             literal = each.get("reference") if type(each) is dict else None
             target = None
             if type(literal) is str:
@@ -58,6 +101,12 @@ def problems_of(resource: Mapping[str, Any], *, type_of: TypeOf | None = None) -
             if target not in targets:
                 found.append(f"{'.'.join(path)} must lead to one of {', '.join(sorted(targets))}")
     return found
+
+
+def targets_of(kind: str, element: str) -> frozenset[str]:
+    """The types of resources that the reference in an element may lead to; of one that is not bound, none."""
+    bound = _targets(kind).get(element, [])
+    return frozenset(target for path, targets in bound if path == (element,) for target in targets)
 
 
 def validate_r4b(resources: Iterable[Mapping[str, Any]]) -> int:
@@ -97,40 +146,52 @@ def _contents() -> dict[str, Any]:
 
 
 @cache
-def _targets(kind: str) -> list[tuple[tuple[str, ...], frozenset[str]]]:
-    of = _contents()[kind].get("references", {})
-    return [(tuple(path.split(".")), frozenset(targets)) for path, targets in of.items()]
+def _targets(kind: str) -> dict[str, list[tuple[tuple[str, ...], frozenset[str]]]]:
+    """Where references stand and what they may lead to, by the element that they are in."""
+    found: dict[str, list[tuple[tuple[str, ...], frozenset[str]]]] = defaultdict(list)
+    for path, targets in _contents()[kind].get("references", {}).items():
+        steps = tuple(path.split("."))
+        found[steps[0]].append((steps, frozenset(targets)))
+    return dict(found)
 
 
 @cache
-def _rules(kind: str) -> list[Rule]:
+def _whole_rules(kind: str) -> list[Rule]:
+    """The rules that look at which elements there are and, of `STATUSES`, at what they say."""
     of = _contents()[kind]
-    codes = {tuple(path.split(".")): frozenset(codes) for path, codes in of.get("codes", {}).items()}
-    dates = [tuple(path.split(".")) for path in of.get("dates", ())]
-    rules: list[Rule] = [
-        _well_named,
-        _forbids(frozenset((*_contents()["forbidden"], *of.get("forbidden", ())))),
-        _requires([(name, f"_{name}") for name in of.get("required", ())]),
-        _bound({path[0]: of_path for path, of_path in codes.items() if len(path) == 1}),
-        _dated(tuple(path[0] for path in dates if len(path) == 1)),
-    ]
+    rules: list[Rule] = [_well_named, _requires([(name, f"_{name}") for name in of.get("required", ())])]
     if "one_of" in of:
         rules.append(_requires([(of["one_of"][0], of["one_of"][1])]))
-    rules += [_bound_inside(path, of_path) for path, of_path in codes.items() if len(path) > 1]
-    rules += [_dated_inside(path) for path in dates if len(path) > 1]
-    for element, systems in of.get("concepts", {}).items():
-        rules.append(
-            _bound_concept(element, frozenset((each, code) for each, of_it in systems.items() for code in of_it))
-        )
     return [*rules, *_INVARIANTS.get(kind, ())]
+
+
+@cache
+def _element_rules(kind: str) -> dict[str, list[Rule]]:
+    """The rules that look at one element alone, which is there, by its name."""
+    of = _contents()[kind]
+    rules: dict[str, list[Rule]] = defaultdict(list)
+    for name in (*_contents()["forbidden"], *of.get("forbidden", ())):
+        rules[name].append(_forbids(name))
+    for path, codes in of.get("codes", {}).items():
+        steps = tuple(path.split("."))
+        rules[steps[0]].append(_bound(steps, frozenset(codes)))
+    for path in of.get("dates", ()):
+        steps = tuple(path.split("."))
+        rules[steps[0]].append(_dated(steps))
+    for element, systems in of.get("concepts", {}).items():
+        pairs = frozenset((each, code) for each, of_it in systems.items() for code in of_it)
+        rules[element].append(_bound_concept(element, pairs))
+    return dict(rules)
 
 
 def _at(value: Any, path: tuple[str, ...]) -> list[Any]:
     """The values at a path, those of every item where a list is on the way."""
     found = [value]
     for name in path:
-        found = [each[name] for each in _flat(found) if type(each) is dict and name in each]
-    return _flat(found)
+        found = [each[name] for each in found if type(each) is dict and name in each]
+        if any(type(each) is list for each in found):
+            found = _flat(found)
+    return found
 
 
 def _flat(values: list[Any]) -> list[Any]:
@@ -140,15 +201,12 @@ def _flat(values: list[Any]) -> list[Any]:
 
 
 def _well_named(resource: Mapping[str, Any]) -> str | None:
-    key = resource.get("id")
-    return None if isinstance(key, str) and _ID.fullmatch(key) else "id must be 1 to 64 letters, digits, - or ."
+    return None if is_id(resource.get("id")) else "id must be 1 to 64 letters, digits, - or ."
 
 
-def _forbids(names: frozenset[str]) -> Rule:
+def _forbids(name: str) -> Rule:
     def rule(resource: Mapping[str, Any]) -> str | None:
-        if names.isdisjoint(resource):
-            return None
-        return f"{min(names.intersection(resource))} is not written of anyone"
+        return f"{name} is not written of anyone" if name in resource else None
 
     return rule
 
@@ -163,51 +221,35 @@ def _requires(alternatives: list[tuple[str, str]]) -> Rule:
     return rule
 
 
-def _bound(codes: Mapping[str, frozenset[str]]) -> Rule:
+def _bound(path: tuple[str, ...], codes: frozenset[str]) -> Rule:
+    what = f"{'.'.join(path)} must be a code of its required value set"
+
     def rule(resource: Mapping[str, Any]) -> str | None:
-        for name, allowed in codes.items():
-            if name in resource:
-                value = resource[name]
-                if not (allowed.issuperset(value) if type(value) is list else value in allowed):
-                    return f"{name} must be a code of its required value set"
-        return None
+        return None if codes.issuperset(_at(resource, path)) else what
 
     return rule
 
 
-def _bound_inside(path: tuple[str, ...], codes: frozenset[str]) -> Rule:
+def _dated(path: tuple[str, ...]) -> Rule:
+    what = f"{'.'.join(path)} must be a day, or a time with seconds and offset"
+    if len(path) == 1:
+        name = path[0]
+        return lambda resource: None if _is_date(resource[name]) else what
+
     def rule(resource: Mapping[str, Any]) -> str | None:
-        if path[0] not in resource or codes.issuperset(_at(resource, path)):
-            return None
-        return f"{'.'.join(path)} must be a code of its required value set"
+        there = _at(resource, path)
+        return None if all(map(_is_date, there)) else what
 
     return rule
 
 
-def _dated(names: tuple[str, ...]) -> Rule:
-    def rule(resource: Mapping[str, Any]) -> str | None:
-        for name in names:
-            if name in resource and not (isinstance(resource[name], str) and _DATE.fullmatch(resource[name])):
-                return f"{name} must be a day, or a time with seconds and offset"
-        return None
-
-    return rule
-
-
-def _dated_inside(path: tuple[str, ...]) -> Rule:
-    def rule(resource: Mapping[str, Any]) -> str | None:
-        if path[0] not in resource:
-            return None
-        if all(isinstance(text, str) and _DATE.fullmatch(text) for text in _at(resource, path)):
-            return None
-        return f"{'.'.join(path)} must be a day, or a time with seconds and offset"
-
-    return rule
+def _is_date(text: object) -> bool:
+    return isinstance(text, str) and _DATE.fullmatch(text) is not None
 
 
 def _bound_concept(element: str, pairs: frozenset[tuple[str, str]]) -> Rule:
     def rule(resource: Mapping[str, Any]) -> str | None:
-        for coding in _at(resource, (element, "coding")) if element in resource else ():
+        for coding in _at(resource, (element, "coding")):
             if (coding.get("system"), coding.get("code")) not in pairs:
                 return f"{element} must be a code of its required value set"
         return None

@@ -48,23 +48,27 @@ def anchors(cohort: Cohort[Schema], moments: Mapping[str, Sequence[Moment]], *, 
     """
     last = np.zeros(len(cohort), dtype=np.int64)
     for table, columns in moments.items():
-        frame = cohort.tables[table]
-        for moment in columns:
-            if moment.column not in frame.columns or (moment.more is not None and moment.more not in frame.columns):
-                continue
-            days = pl.col(moment.column).cast(pl.Int64) // moment.per_day
-            if moment.more is not None:
-                days = days + pl.col(moment.more).cast(pl.Int64) // moment.more_per_day
-            found = frame.select(days.fill_null(0).alias("_")).to_series().to_numpy()
-            if found.size and max(abs(int(found.min())), abs(int(found.max()))) > _MOST_DAYS:
+        frame, owners = cohort.tables[table], cohort.owners(table)
+        there = [
+            each for each in columns if each.column in frame.columns and (each.more or each.column) in frame.columns
+        ]
+        days = frame.select(_days(moment).fill_null(0).alias(str(at)) for at, moment in enumerate(there))
+        for moment, found in zip(there, days.iter_columns(), strict=True):
+            if found.len() and max(abs(int(found.min())), abs(int(found.max()))) > _MOST_DAYS:  # type: ignore[arg-type]
                 raise DataError(
                     f"column {moment.column!r} of table {table!r} must lie within {_MOST_DAYS} days of the patient's "
                     "anchor: declare bounds for it"
                 )
-            np.maximum.at(last, cohort.owners(table), found)
+            np.maximum.at(last, owners, found.to_numpy())
     drawn = seeded(seed, _STREAM).integers(0, _WINDOW_DAYS, size=len(cohort))
     end = (CALENDAR_END - dt.date(1970, 1, 1)).days
     return pl.Series("_anchor", end - drawn - last, dtype=pl.Int32).cast(pl.Date)
+
+
+def _days(moment: Moment) -> pl.Expr:
+    """Whole days from the anchor to a moment."""
+    days = pl.col(moment.column).cast(pl.Int64) // moment.per_day
+    return days if moment.more is None else days + pl.col(moment.more).cast(pl.Int64) // moment.more_per_day
 
 
 def date_text(days: pl.Expr) -> pl.Expr:

@@ -8,7 +8,7 @@ went into; what went in here, and at what epsilon, stands in the Provenance.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha1
@@ -23,7 +23,10 @@ __all__ = ["EXTENSION", "Labels", "Names"]
 
 EXTENSION = "urn:synthehr:"
 _TAGS = "urn:synthehr:tags"
+_SYNTHETIC_TAG = {"system": _TAGS, "code": "synthetic", "display": "Synthetic: no patient's record"}
+_NOT_PRIVATE_TAG = {"system": _TAGS, "code": "not-private", "display": "NOT PRIVATE: rows may repeat patients"}
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:synthehr:fhir")
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}  # RFC 9562: 10xx
 RECORDED = f"{CALENDAR_END.isoformat()}T23:59:59+00:00"
 _HTEST = b'"security":[{"system":"http://terminology.hl7.org/CodeSystem/v3-ActReason","code":"HTEST"'
 _SYNTHETIC = b'"tag":[{"system":"urn:synthehr:tags","code":"synthetic"'
@@ -36,15 +39,17 @@ class Names:
     """
 
     def __init__(self, *, seed: int, release_digest: str | None) -> None:
-        run = uuid.uuid5(_NAMESPACE, f"{seed}:{release_digest or ''}")
-        self._hash = sha1(run.bytes, usedforsecurity=False)
+        self._run = uuid.uuid5(_NAMESPACE, f"{seed}:{release_digest or ''}").bytes
 
     def __call__(self, kind: str, number: int | str) -> str:
         """The id of the resource of this type with this number."""
-        hashed = self._hash.copy()
-        hashed.update(f"{kind}/{number}".encode())
-        x = hashed.hexdigest()
-        return f"{x[:8]}-{x[8:12]}-5{x[13:16]}-{'89ab'[int(x[16], 16) & 3]}{x[17:20]}-{x[20:32]}"
+        return self.of(kind, [number])[0]
+
+    def of(self, kind: str, numbers: Iterable[int | str]) -> list[str]:
+        """The ids of the resources of this type with these numbers."""
+        begun = self._run + f"{kind}/".encode()
+        hashes = (sha1(begun + str(number).encode(), usedforsecurity=False).hexdigest() for number in numbers)
+        return [f"{x[:8]}-{x[8:12]}-5{x[13:16]}-{_VARIANT[x[16]]}{x[17:20]}-{x[20:32]}" for x in hashes]
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Labels:
         release_digest: of the release that the cohort was drawn from; None where there is none.
         epsilon: what was promised to the patients that the release was learned from.
         delta: its slack.
+        private: false of synthetic records that were made without a promise to anyone.
         version: of synthehr.
     """
 
@@ -64,6 +70,7 @@ class Labels:
     release_digest: str | None = None
     epsilon: float | None = None
     delta: float | None = None
+    private: bool = True
 
     @cached_property
     def meta(self) -> dict[str, Any]:
@@ -77,7 +84,9 @@ class Labels:
                         "display": "test health data",
                     }
                 ],
-                "tag": [{"system": _TAGS, "code": "synthetic", "display": "Synthetic: no patient's record"}],
+                "tag": [_SYNTHETIC_TAG]
+                if self.private
+                else [{**_SYNTHETIC_TAG, "display": "Synthetic"}, _NOT_PRIVATE_TAG],
             }
         return {
             "security": [
@@ -94,6 +103,11 @@ class Labels:
     def _begin(self) -> bytes:
         return b'"meta":' + orjson.dumps(self.meta)[:-1]
 
+    @cached_property
+    def _claims(self) -> bool:
+        """Whether the label says synthetic."""
+        return _HTEST in self._begin and _SYNTHETIC in self._begin
+
     def check(self, resource: bytes, *, kind: str) -> None:
         """Refuse a resource, as it will be written, whose label is not where and what it must be.
 
@@ -103,8 +117,7 @@ class Labels:
         begin = len(kind) + 20  # {"resourceType":"…",
         meta = resource.find(b'"meta":{', begin, begin + 96)
         labelled = meta != -1 and resource.startswith(self._begin, meta)
-        claims = _HTEST in self._begin and _SYNTHETIC in self._begin
-        if not labelled or claims != self.synthetic:
+        if not labelled or self._claims != self.synthetic:
             wanted = "synthetic" if self.synthetic else "real"
             raise InternalError(f"a {kind} is about to be written without the label that its records are {wanted}")
 
@@ -142,6 +155,8 @@ class Labels:
         ``recorded`` is the end of the calendar: the time of day would make every run's bytes differ.
         """
         told: list[dict[str, Any]] = [{"url": f"{EXTENSION}synthetic", "valueBoolean": self.synthetic}]
+        if not self.private:
+            told.append({"url": f"{EXTENSION}private", "valueBoolean": False})
         for name, text in (("release-digest", self.release_digest), ("file", file)):
             if text is not None:
                 told.append({"url": EXTENSION + name, "valueString": text})

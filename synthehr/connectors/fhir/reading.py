@@ -20,7 +20,7 @@ from typing import Any
 
 import polars as pl
 
-from synthehr.connectors.fhir.badlines import BadRecord, BadRowPolicy
+from synthehr.connectors.fhir.badlines import BadRecord, BadRowPolicy, write_quarantine
 from synthehr.connectors.fhir.consent import ConsentPolicy
 from synthehr.connectors.fhir.extraction import TOO_OLD, Extractor
 from synthehr.connectors.fhir.schema_default import default_schema
@@ -57,12 +57,14 @@ class FhirOptions:
         consent: whom to leave out.
         views: folder of the user's own ViewDefinitions.
         processes: how many read at once; by the number of cores where left out. The result does not depend on it.
+        notes: an existing folder for its owner alone, which takes ``FHIR_AUDIT.json`` and the list of quarantine.
     """
 
     on_bad: BadRowPolicy = field(default_factory=BadRowPolicy)
     consent: ConsentPolicy = field(default_factory=ConsentPolicy)
     views: Path | None = None
     processes: int | None = None
+    notes: Path | None = None
 
     def __post_init__(self) -> None:
         if self.processes is not None and self.processes < 1:
@@ -99,6 +101,12 @@ class FhirRecords:
                 self.tables[name].select([column for column in wanted if column in there]).collect(engine="streaming")
             )
         return frames
+
+    def write_notes(self, folder: Path, *, quarantine: bool) -> None:
+        """Write the audit, and the list of quarantine where it is asked for, into a folder for its owner alone."""
+        if quarantine:
+            write_quarantine(folder / "quarantine.csv", self.bad, files=self.files)
+        self.write_audit(folder / "FHIR_AUDIT.json")
 
     def write_audit(self, path: Path) -> None:
         """Write the audit as JSON that its owner alone can read."""

@@ -106,6 +106,8 @@ def is_fhir(source: str | Path) -> bool:
     """Whether a path or URI is a FHIR source: a server, or files that hold FHIR and no tables beside them."""
     if is_server(source):
         return True
+    if "://" in str(source):  # of a database, whose query may be longer than a path can be
+        return False
     path = Path(source)
     if path.is_file():
         return _form(path) is not None

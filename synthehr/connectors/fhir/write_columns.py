@@ -58,6 +58,7 @@ class Part:
     decimals: Mapping[str, int]
     words: bool
     lost: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _texts: pl.DataFrame | None = None
 
     def cells(self, column: str) -> Cells:
         """A column's cells; None throughout where the table lacks it."""
@@ -73,13 +74,19 @@ class Part:
         """A column's cells, with text that FHIR cannot hold (none, or spaces alone) as None."""
         if self.empty(column):
             return [None] * self.frame.height
-        kept = pl.when(pl.col(column).str.contains(r"\S")).then(pl.col(column)).alias("_")
-        return self.frame.select(kept)["_"].to_list()
+        if self._texts is None:
+            kept = (pl.when(pl.col(name).str.contains(r"\S")).then(pl.col(name)) for name in _texts(self.frame))
+            self._texts = self.frame.select(kept)
+        return self._texts[column].to_list()
 
     def lose(self, column: str, why: str, count: int = 1) -> None:
         """Count cells that cannot be written."""
         if count:
             self.lost[column, why] += count
+
+
+def _texts(frame: pl.DataFrame) -> list[str]:
+    return [name for name, dtype in frame.schema.items() if dtype == pl.String]
 
 
 def elements(name: str, spec: Mapping[str, Any], part: Part) -> list[Element]:
@@ -174,7 +181,7 @@ def _coding(spec: Mapping[str, Any], part: Part) -> Cells:
 
 
 def _concept(spec: Mapping[str, Any], part: Part) -> Cells:
-    return [None if coding is None else {"coding": [coding]} for coding in _coded(spec, part, spec["concept"])]
+    return _each_once(_coded(spec, part, spec["concept"]), lambda coding: {"coding": [coding]})
 
 
 def _codeable(spec: Mapping[str, Any], part: Part) -> Cells:
@@ -233,23 +240,23 @@ def _quantity(spec: Mapping[str, Any], part: Part) -> Cells:
     stated = unit in part.frame.columns
     units = part.texts(unit) if stated else [split_concept(c, measured=True)[2] for c in part.texts(concept)]
     places = part.decimals.get(value)
+    known: dict[tuple[Any, ...], dict[str, Any] | None] = {}
     made: Cells = []
-    for number, sign, measure in zip(numbers, signs, units, strict=True):
-        if number is None and sign is None and (measure is None or not stated):
-            made.append(None)
-            continue
-        quantity: dict[str, Any] = {}
-        if number is not None:
-            quantity["value"] = decimal(number, places=places, column=value, table=part.table)
-        if sign in _COMPARATORS:
-            quantity["comparator"] = sign
-        elif sign is not None:
-            part.lose(comparator, "is a comparator of R5")
-        if measure is not None:
-            quantity["unit"] = measure
-            if is_ucum(measure):
-                quantity |= {"system": _UCUM, "code": measure}
-        made.append(quantity or None)
+    for told in zip(numbers, signs, units, strict=True):
+        if told not in known:
+            number, sign, measure = told
+            quantity: dict[str, Any] = {}
+            if number is not None:
+                quantity["value"] = decimal(number, places=places, column=value, table=part.table)
+            if sign in _COMPARATORS:
+                quantity["comparator"] = sign
+            if measure is not None and (stated or number is not None or sign is not None):
+                quantity["unit"] = measure
+                if is_ucum(measure):
+                    quantity |= {"system": _UCUM, "code": measure}
+            known[told] = quantity or None
+        made.append(known[told])
+    part.lose(comparator, "is a comparator of R5", sum(s is not None and s not in _COMPARATORS for s in signs))
     return made
 
 
@@ -290,12 +297,13 @@ def _moment(spec: Mapping[str, Any], part: Part) -> Cells:
     start = pl.col(column).cast(pl.Int64)
     if more is None:
         text = date_text(start) if day else time_text(start)
-    else:
-        beginless = part.frame.select((pl.col(more).is_not_null() & pl.col(column).is_null()).sum()).item()
-        part.lose(more, "its beginning is missing", beginless)
-        length = pl.col(more).cast(pl.Int64)
-        text = date_text(start + length) if day else time_text(start, minutes=length)
-    return part.frame.select(text.alias("_"))["_"].to_list()
+        return part.frame.select(text.alias("_"))["_"].to_list()
+    length = pl.col(more).cast(pl.Int64)
+    text = date_text(start + length) if day else time_text(start, minutes=length)
+    beginless = (length.is_not_null() & start.is_null()).sum()
+    found = part.frame.select(text.alias("_"), beginless.alias("_without"))
+    part.lose(more, "its beginning is missing", found["_without"][0] if found.height else 0)
+    return found["_"].to_list()
 
 
 def _anchor(spec: Mapping[str, Any], part: Part) -> Cells:
@@ -378,6 +386,13 @@ def _each(spec: Mapping[str, Any], part: Part) -> Cells:
     return [row or None for row in rows]
 
 
+def _each_once(cells: Cells, make: Callable[[Any], Any]) -> Cells:
+    """What is made of each cell; of one and the same object it is made once, so that it is known to be the same."""
+    distinct = dict(zip(map(id, cells), cells, strict=True))
+    known = {key: None if cell is None else make(cell) for key, cell in distinct.items()}
+    return [known[key] for key in map(id, cells)]
+
+
 _MAKERS: dict[str, Callable[[Mapping[str, Any], Part], Cells]] = {
     "code": _code,
     "coding": _coding,
@@ -396,7 +411,7 @@ _MAKERS: dict[str, Callable[[Mapping[str, Any], Part], Cells]] = {
     "made": lambda spec, part: part.made(spec["made"]),
     "omb": _omb,
     "object": _object,
-    "list": lambda spec, part: [None if cell is None else [cell] for cell in _one(spec["list"], part)],
+    "list": lambda spec, part: _each_once(_one(spec["list"], part), lambda cell: [cell]),
     "each": _each,
 }
 

@@ -1,4 +1,4 @@
-"""Records in any form into FHIR, by connectors alone: labelled synthetic where their provenance says so, never else."""
+"""Records in any form into FHIR: labelled synthetic where their provenance says so, never else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from synthehr.connectors.base import conform_tables
 from synthehr.connectors.fhir.badlines import write_quarantine
 from synthehr.connectors.fhir.reading import FhirOptions, open_fhir
 from synthehr.connectors.fhir.sources import is_fhir
-from synthehr.connectors.fhir.write import write_resources
+from synthehr.connectors.fhir.write import Written, write_resources
 from synthehr.connectors.records import SchemaSource, read
 from synthehr.errors import DataError
 from synthehr.manifest import Provenance
@@ -19,7 +19,7 @@ from synthehr.randomness import fresh_seed
 from synthehr.schema.files import load_schema
 from synthehr.schema.model import Schema
 
-__all__ = ["convert_to_fhir"]
+__all__ = ["convert_to_fhir", "write_synthetic"]
 
 PROVENANCE = "PROVENANCE.json"
 
@@ -59,17 +59,33 @@ def convert_to_fhir(
             cohort, folder, format=format, seed=fresh_seed() if seed is None else seed, synthetic=False
         )
     else:
-        written = write_resources(
-            cohort,
-            folder,
-            format=format,
-            seed=told.seed if seed is None else seed,
-            synthetic=True,
-            release_digest=told.release_digest,
-            epsilon=told.epsilon,
-            delta=told.delta,
-        )
+        written = write_synthetic(cohort, folder, format=format, provenance=told, seed=seed)
     return tuple(written.resources)
+
+
+def write_synthetic(
+    cohort: Cohort[Schema], folder: Path, *, format: str, provenance: Provenance, seed: int | None = None
+) -> Written:
+    """Write a synthetic cohort as labelled FHIR into an existing folder.
+
+    Args:
+        cohort: tables of the default FHIR schema, or some of them.
+        folder: where to.
+        format: ``fhir-ndjson`` or ``fhir-bundle``.
+        provenance: what the Provenance resources tell: digest, epsilon, delta, whether it is private.
+        seed: of ids and calendar; the provenance's where left out.
+    """
+    return write_resources(
+        cohort,
+        folder,
+        format=format,
+        seed=provenance.seed if seed is None else seed,
+        synthetic=True,
+        release_digest=provenance.release_digest,
+        epsilon=provenance.epsilon,
+        delta=provenance.delta,
+        private=provenance.private,
+    )
 
 
 def _of_fhir(source: str | Path, folder: Path, *, schema: SchemaSource | None, options: FhirOptions) -> Cohort[Schema]:

@@ -12,7 +12,8 @@ import orjson
 
 from synthehr._files import shipped
 from synthehr.connectors.fhir.calendar import Moment
-from synthehr.connectors.fhir.write_columns import Cells, Element, Part, columns_of, elements
+from synthehr.connectors.fhir.write_columns import Part, columns_of, elements
+from synthehr.connectors.fhir.write_rows import Grouping, Made, Rows
 from synthehr.errors import SchemaError
 
 __all__ = ["Resource", "WriteMap", "load_map"]
@@ -71,60 +72,50 @@ class WriteMap:
         return found
 
     def resources(
-        self, part: Part, *, name: Callable[[int], str], meta: Mapping[str, Any]
-    ) -> Iterator[tuple[int, Resource]]:
-        """The resources of some rows, each with the place of its first row among them.
+        self, part: Part, *, names: Callable[[list[int]], list[str]], meta: Mapping[str, Any], linked: bool
+    ) -> Iterator[Made]:
+        """The resources of some rows.
 
         Args:
             part: the rows; those of one group (``components``) stand together, in the order of their index.
-            name: the id of the resource whose first row has this number in the table.
+            names: the ids of the resources whose first rows have these numbers in the table.
             meta: of every resource.
+            linked: whether references name the type that they lead to, and are checked by it.
         """
         every = (element for each, spec in self.elements.items() for element in elements(each, spec, part))
         made = [(each, cells) for each, cells in every if cells.count(None) < len(cells)]
         if not made:
-            return
-        rows = part.cells("_row")
-        if self.components is None:
-            names = [each for each, _ in made]
-            for at, values in enumerate(zip(*(cells for _, cells in made), strict=True)):
-                yield at, _with(_begin(self.resource, name(rows[at]), meta), names, values)
-        else:
-            yield from self._grouped(made, part, name=name, meta=meta)
+            return iter(())
+        moved = frozenset(self.components["moved"]) if self.components is not None else frozenset()
+        made.sort(key=lambda element: element[0] in moved)  # what components may have of their own stands last
+        rows = Rows(self.resource, made, keys=names(part.cells("_row")), meta=meta, linked=linked)
+        grouping = self._grouping(part) if self.components is not None else None
+        return rows.each() if grouping is None else rows.grouped(grouping)
 
-    def _grouped(
-        self, made: list[Element], part: Part, *, name: Callable[[int], str], meta: Mapping[str, Any]
-    ) -> Iterator[tuple[int, Resource]]:
+    def _grouping(self, part: Part) -> Grouping | None:
+        """Which rows are components of which resource; None where none is."""
         assert self.components is not None
-        ours = [element for element in made if element[0] in self.components["moved"]]
-        shared = [element for element in made if element[0] not in self.components["moved"]]
-        index = [cell or 0 for cell in part.cells(self.components["index"])]
-        panels: Cells = [None] * len(index)
-        if any(index):
-            panels = elements("code", self.components["code"], part)[0][1]
-        places = zip(part.cells("_row"), part.cells("_group"), index, panels, strict=True)
-        current: tuple[int, Resource] | None = None
+        index = self.components["index"]
+        places = [place or 0 for place in part.cells(index)]
+        if not any(places):
+            return None
+        starts: list[int] = []
         before = (-1, -1)
-        for at, ((row, group, place, panel), own, others) in enumerate(
-            zip(places, _by_row(ours), _by_row(shared), strict=True)
-        ):
-            if current is None or group != before[0] or place == 0 or place <= before[1]:
-                if current is not None:
-                    yield current
-                resource = _begin(self.resource, name(row), meta) | others
-                current = (at, resource)
-                if place == 0:
-                    resource |= own
-                else:
-                    resource["code"] = panel
-            if place > 0:
-                components = current[1].setdefault("component", [])
-                components.append(own)
-                if len(components) != place:
-                    part.lose(self.components["index"], "components are numbered without gaps")
+        for at, (group, place) in enumerate(zip(part.cells("_group"), places, strict=True)):
+            if group != before[0] or place == 0 or place <= before[1]:
+                starts.append(at)
+                expected = place and 1
+            else:
+                expected += 1
+            if place != expected:
+                part.lose(index, "components are numbered without gaps")
             before = (group, place)
-        if current is not None:
-            yield current
+        return Grouping(
+            moved=frozenset(self.components["moved"]),
+            starts=starts,
+            places=places,
+            panels=elements("code", self.components["code"], part)[0][1],
+        )
 
 
 @cache
@@ -157,23 +148,6 @@ def _specs(specs: Any) -> Iterator[Mapping[str, Any]]:
     elif isinstance(specs, list):
         for inner in specs:
             yield from _specs(inner)
-
-
-def _begin(kind: str, key: str, meta: Mapping[str, Any]) -> Resource:
-    return {"resourceType": kind, "id": key, "meta": meta}
-
-
-def _with(resource: Resource, names: list[str], values: tuple[Any, ...]) -> Resource:
-    for name, value in zip(names, values, strict=True):
-        if value is not None:
-            resource[name] = value
-    return resource
-
-
-def _by_row(made: list[Element]) -> Iterator[Resource]:
-    names = [name for name, _ in made]
-    for values in zip(*(cells for _, cells in made), strict=True):
-        yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
 def lost(counted: Mapping[str, Counter[tuple[str, str]]]) -> dict[str, dict[str, dict[str, int]]]:

@@ -1,0 +1,1 @@
+"""Tables in databases: DuckDB files and PostgreSQL servers."""

@@ -1,0 +1,154 @@
+"""Whole patients, batch by batch: the patients' own rows, then those of every other table, ancestors first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from synthehr.encoding.unroll import ConditionalTable
+from synthehr.models.columns import Learned
+from synthehr.models.drawing import Drawing
+from synthehr.models.rollout import Rolled, Roller, rolled_patients, row_places
+from synthehr.randomness import seeded
+from synthehr.schema.model import IdColumn, Schema, Table, dtype_of
+from synthehr.schema.rules import Rule
+
+__all__ = ["Patients", "joined", "structural_rules"]
+
+# Patients whose rows are drawn side by side: what is known of them is held in memory for every component.
+_BATCH = 4096
+
+
+def structural_rules(made: ConditionalTable, declared: Mapping[str, Table]) -> list[Rule]:
+    """What holds of patients by construction: who has rows in a table that is ordered has a time of the first."""
+    found = []
+    for child, table in declared.items():
+        first, rows = f"[first of {child}]", f"[rows of {child}]"
+        if (
+            first in made.own
+            and table.order_by is not None
+            and not getattr(table.kept[table.order_by], "nullable", False)
+        ):
+            expression = (pl.col(rows) == 0) | pl.col(first).is_not_null()
+            found.append(Rule(f"{first} where there are {rows}", made.name, (rows, first), expression))
+    return found
+
+
+class Patients:
+    """Patients of a release, with the rows of all their tables.
+
+    Args:
+        drawing: of the patients' own rows.
+        learned: every table that was learned, ancestors first.
+        made: every table, ancestors first; one of keys alone is not learned.
+        schema: what they become.
+        total: how many patients there will be, for the width of their keys.
+        seed: same arguments and seed give the same patients.
+    """
+
+    def __init__(
+        self,
+        drawing: Drawing,
+        learned: Mapping[str, Learned],
+        made: Mapping[str, ConditionalTable],
+        *,
+        schema: Schema,
+        total: int,
+        seed: int,
+    ) -> None:
+        self._drawing, self._learned, self._made, self._schema = drawing, learned, made, schema
+        self._width = max(7, len(str(total)))
+        self._seed = seed
+        self.left_out = dict.fromkeys([name for name, table in made.items() if table.depth], 0)
+
+    @cached_property
+    def _rollers(self) -> dict[str, Roller]:
+        return {
+            name: Roller(
+                learned,
+                self._schema.tables[name],
+                rules=[rule for rule in self._schema.parsed_rules if rule.table == name],
+            )
+            for name, learned in self._learned.items()
+            if learned.made.depth
+        }
+
+    def batches(self) -> Iterator[dict[str, pl.DataFrame]]:
+        """The tables of some patients after the other."""
+        done = batch = 0
+        for frame in self._drawing.frames():
+            if len(self._made) == 1:
+                yield {self._schema.subject: self._patients(frame, done)}
+                done += frame.height
+                continue
+            for start in range(0, frame.height, _BATCH):
+                part = frame[start : start + _BATCH]
+                yield self._whole(part, done=done, batch=batch)
+                done, batch = done + part.height, batch + 1
+
+    def _whole(self, frame: pl.DataFrame, *, done: int, batch: int) -> dict[str, pl.DataFrame]:
+        subject = self._schema.subject
+        rolled = {subject: rolled_patients(frame, self._learned[subject])}
+        keys = {subject: self._numbers(done, frame.height)}
+        tables = {subject: self._patients(frame, done)}
+        for at, (name, made) in enumerate(self._made.items()):
+            if not made.depth:
+                continue
+            parent = self._schema.tables[name].parent
+            assert parent is not None, "only the patients have none"
+            above, draws = rolled[parent], seeded(self._seed, 5, at, batch)
+            if name in self._rollers:
+                rolled[name] = self._rollers[name].roll(above, draws, patients=frame.height)
+            else:
+                rolled[name] = _keys_alone(above, made)
+            self.left_out[name] += rolled[name].left_out
+            keys[name], tables[name] = self._child(name, rolled[name], keys[parent])
+        return {name: tables[name] for name in self._schema.tables}
+
+    def _numbers(self, done: int, patients: int) -> pl.Series:
+        return "S" + pl.int_range(done + 1, done + patients + 1, eager=True).cast(pl.String).str.zfill(self._width)
+
+    def _patients(self, frame: pl.DataFrame, done: int) -> pl.DataFrame:
+        """The patients' table as it is declared, with new keys where it has any; ``done`` patients came before."""
+        key = self._numbers(done, frame.height)
+        declared = self._schema.root.columns
+        columns = [
+            key.alias(name) if isinstance(column, IdColumn) else frame[name]
+            for name, column in declared.items()
+            if isinstance(column, IdColumn) or name in frame.columns
+        ]
+        return pl.DataFrame(columns)
+
+    def _child(self, name: str, rolled: Rolled, above: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
+        """The keys of a child table's rows, and the table as it is declared."""
+        table = self._schema.tables[name]
+        foreign = above.gather(rolled.parents)
+        begins = np.flatnonzero(np.diff(rolled.parents, prepend=-1))
+        number = np.arange(len(rolled.parents)) - np.repeat(begins, np.diff(np.append(begins, len(rolled.parents))))
+        key = foreign + "-" + pl.Series(number + 1).cast(pl.String)
+        columns = []
+        for column, declared in table.columns.items():
+            if column == table.key:
+                columns.append(key.alias(column))
+            elif column == table.foreign_key:
+                columns.append(foreign.alias(column))
+            elif isinstance(declared, IdColumn):
+                columns.append(pl.Series(column, [None] * len(key), dtype=dtype_of(declared)))
+            elif column in rolled.frame.columns:
+                columns.append(rolled.frame[column])
+        return key, pl.DataFrame(columns)
+
+
+def _keys_alone(above: Rolled, made: ConditionalTable) -> Rolled:
+    """The rows of a table that has nothing but keys."""
+    of_patient, parents, _, _ = row_places(above, made)
+    nothing = pl.DataFrame({"[nothing]": np.zeros(len(parents))})
+    return Rolled(frame=nothing, codes={}, of_patient=of_patient, parents=parents, time=None)
+
+
+def joined(batches: Sequence[Mapping[str, pl.DataFrame]]) -> dict[str, pl.DataFrame]:
+    """Each table of all batches."""
+    return {name: pl.concat([batch[name] for batch in batches]) for name in batches[0]}

@@ -1,0 +1,358 @@
+"""From patients to the rows of their other tables: each row drawn given its ancestors and the patient's rows before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from synthehr.encoding.codec import Decoder
+from synthehr.encoding.lattice import as_number, from_number, span_of
+from synthehr.encoding.unroll import GAP, OFFSET, ConditionalTable, changes
+from synthehr.models.columns import Learned
+from synthehr.privacy.history import cell_of_none
+from synthehr.privacy.partition import cells_of
+from synthehr.randomness import FloatArray, IntArray
+from synthehr.schema.model import Table
+from synthehr.schema.rules import Rule
+
+__all__ = ["Rolled", "Roller", "rolled_patients", "row_places"]
+
+_TRIES = 100
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rolled:
+    """The rows of one table for some patients, in the order of patients, parents and time.
+
+    Attributes:
+        frame: own columns of the conditional table, and the times of the schema that are learned as differences.
+        codes: cells of own columns and context, by name, each of shape ``(rows,)``; of history too where asked for.
+        of_patient: the patient of each row.
+        parents: the row of each row's parent.
+        time: of each row on its order column's scale, NaN where missing; None for tables without order.
+        left_out: rows that no draw made lawful.
+    """
+
+    frame: pl.DataFrame
+    codes: Mapping[str, IntArray]
+    of_patient: IntArray
+    parents: IntArray
+    time: FloatArray | None
+    left_out: int = 0
+
+
+def row_places(above: Rolled, made: ConditionalTable) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """Where the rows of a child table stand, as many as their parents' rows say and no patient has more than it may.
+
+    Returns:
+        of each row its patient, its parent, its number among the parent's from 1, and that among the patient's from 0.
+    """
+    counts = above.frame[f"[rows of {made.name}]"].to_numpy().astype(np.int64)
+    parents = np.repeat(np.arange(len(counts)), counts)
+    of_patient = above.of_patient[parents]
+    number = np.arange(len(parents)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
+    begins = np.flatnonzero(changes(of_patient))
+    step = np.arange(len(of_patient)) - np.repeat(begins, np.diff(np.append(begins, len(of_patient))))
+    kept = step < made.most
+    return of_patient[kept], parents[kept], number[kept], step[kept]
+
+
+def rolled_patients(frame: pl.DataFrame, learned: Learned) -> Rolled:
+    """The patients' own table as what other tables hang from."""
+    codes = {name: cells_of(frame, name, learned.cells[name]) for name in learned.made.own}
+    everyone = np.arange(frame.height)
+    return Rolled(frame=frame, codes=codes, of_patient=everyone, parents=np.zeros_like(everyone), time=None)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Past:
+    """What is known of each patient so far.
+
+    Attributes:
+        last: cells of the row before, shape ``(patients, own columns)``.
+        time, first: of the row before and the first row, shape ``(patients,)``; NaN before there is one.
+        before: for columns that depend on the code their cell in the last row of each code, ``(patients, codes)``.
+        seen: whether there was a row of each code, ``(patients, codes)``.
+    """
+
+    last: IntArray
+    time: FloatArray
+    first: FloatArray
+    before: dict[str, IntArray]
+    seen: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """One row of each of some patients.
+
+    Attributes:
+        of_patient: the patient of each, shape ``(rows,)``, as all that follow.
+        parents: the parent's row.
+        index: number of the row among its parent's, from 1.
+        first: whether it is the patient's first.
+        known: cells of the columns that are known before it is drawn, by name.
+    """
+
+    of_patient: IntArray
+    parents: IntArray
+    index: IntArray
+    first: np.ndarray
+    known: Mapping[str, IntArray]
+
+    def of(self, rows: np.ndarray) -> _Step:
+        return _Step(
+            of_patient=self.of_patient[rows],
+            parents=self.parents[rows],
+            index=self.index[rows],
+            first=self.first[rows],
+            known={name: cells[rows] for name, cells in self.known.items()},
+        )
+
+
+class Roller:
+    """Draws the rows of one child table.
+
+    Args:
+        learned: the table's model, on the CPU.
+        table: as the schema declares it.
+        rules: declared for its rows.
+    """
+
+    def __init__(self, learned: Learned, table: Table, *, rules: Sequence[Rule]) -> None:
+        self.made = learned.made
+        self._table, self._rules, self._cells = table, tuple(rules), learned.cells
+        self._decoder = Decoder(learned.domain, self.made.table)
+        self._conditionals = learned.conditionals
+        self._place = {name: at for at, name in enumerate(self.made.own)}
+        self._order = table.kept[table.order_by] if table.order_by is not None else None
+
+    def roll(self, above: Rolled, draws: np.random.Generator, *, patients: int, history: bool = False) -> Rolled:
+        """The rows of these patients, as many as their parents' rows say.
+
+        Args:
+            above: the rows of the parent's table.
+            draws: for all of it.
+            patients: how many there are.
+            history: whether cells of history are handed out too.
+        """
+        of_patient, parents, number, step = row_places(above, self.made)
+        past = self._nothing_yet(patients)
+        found: list[_Drawn] = []
+        for rows in _by_step(step):
+            now = _Step(
+                of_patient=of_patient[rows],
+                parents=parents[rows],
+                index=number[rows],
+                first=step[rows] == 0,
+                known=self._known(above, of_patient[rows], parents[rows], number[rows], past),
+            )
+            drawn = self._lawful(now, past, above, draws)
+            self._remember(past, now, drawn)
+            found.append(drawn.moved(rows))
+        return self._whole(found, of_patient, parents, history=history)
+
+    def _nothing_yet(self, patients: int) -> _Past:
+        none = [self._none(name) for name in self.made.own]
+        code = self._cells[self.made.code].size if self.made.code is not None else 0
+        return _Past(
+            last=np.tile(np.array(none, dtype=np.int64), (patients, 1)),
+            time=np.full(patients, np.nan),
+            first=np.full(patients, np.nan),
+            before={
+                name: np.full((patients, code), cell_of_none(self._cells[name]), dtype=np.int64)
+                for name, past in self.made.history.items()
+                if past.role == "before"
+            },
+            seen=np.zeros((patients, code), dtype=bool),
+        )
+
+    def _none(self, own: str) -> int:
+        name = f"[last {own}]"
+        return cell_of_none(self._cells[name]) if name in self._cells else 0
+
+    def _known(
+        self, above: Rolled, of_patient: IntArray, parents: IntArray, number: IntArray, past: _Past
+    ) -> dict[str, IntArray]:
+        """The cells of context, and of history as far as it does not depend on the row's code."""
+        known = {name: above.codes[column][parents] for name, column in self.made.context.items()}
+        for name, history in self.made.history.items():
+            if history.role == "last":
+                known[name] = past.last[of_patient, self._place[history.of]]
+            elif history.role == "index":
+                known[name] = cells_of(pl.DataFrame({"at": number}), "at", self._cells[name])
+            elif history.role == "elapsed":
+                elapsed = pl.Series("at", past.time[of_patient] - past.first[of_patient]).fill_nan(None)
+                known[name] = cells_of(elapsed.to_frame(), "at", self._cells[name])
+        return known
+
+    def _lawful(self, now: _Step, past: _Past, above: Rolled, draws: np.random.Generator) -> _Drawn:
+        """One row for each patient, drawn until it meets the rules; those that never do are left out."""
+        left, pieces = np.arange(len(now.of_patient)), []
+        for _ in range(_TRIES if self._rules else 1):
+            drawn = self._draw(now.of(left), left, past, above, draws)
+            lawful = np.ones(len(left), dtype=bool)
+            for rule in self._rules:
+                lawful &= rule.holds(drawn.frame).to_numpy()
+            pieces.append(drawn.of(lawful))
+            left = left[~lawful]
+            if not len(left):
+                break
+        return _Drawn.joined(pieces)
+
+    def _draw(self, now: _Step, places: IntArray, past: _Past, above: Rolled, draws: np.random.Generator) -> _Drawn:
+        """One row for each patient, column by column."""
+        codes = dict(now.known)
+        for conditional in self._conditionals:
+            name = conditional.target
+            seen = past.seen[now.of_patient] if name == self.made.code else None
+            scores = conditional.scores(codes, len(places), seen=seen)
+            self._allow(name, scores, now)
+            codes[name] = _drawn(scores, draws)
+            if name == self.made.code:
+                codes.update(self._of_code(codes[name], now.of_patient, past))
+        frame = self._decoder.rows([codes[name] for name in self.made.own], draws)
+        time = self._time(frame, now, past, above)
+        return _Drawn(places=places, codes=codes, time=time, frame=self._with_times(frame, time))
+
+    def _of_code(self, code: IntArray, of_patient: IntArray, past: _Past) -> Iterator[tuple[str, IntArray]]:
+        """The cells of history that depend on the row's code."""
+        for name, history in self.made.history.items():
+            if history.role == "before":
+                yield name, past.before[name][of_patient, code]
+            elif history.role == "seen":
+                yield name, past.seen[of_patient, code].astype(np.int64)
+
+    def _allow(self, name: str, scores: Floats, now: _Step) -> None:
+        """A gap is missing where a row is the first of its parent, and nowhere else but where times may be."""
+        if name not in {GAP, OFFSET}:
+            return
+        begins = now.index == 1
+        missing, none = begins if name == GAP else ~begins, scores.shape[1] - 1
+        scores[missing, :none] = -np.inf
+        if not getattr(self._order, "nullable", False):
+            scores[~missing, none] = -np.inf
+
+    def _time(self, frame: pl.DataFrame, now: _Step, past: _Past, above: Rolled) -> FloatArray | None:
+        """The time of each row, within the order column's bounds."""
+        if self._order is None:
+            return None
+        begins = now.index == 1
+        time = past.time[now.of_patient]
+        if GAP in self.made.own:
+            time = time + _floats(frame[GAP])
+        if OFFSET in self.made.own:
+            origin = above.time[now.parents] if self.made.follows_parent and above.time is not None else 0.0
+            time = np.where(begins, origin + _floats(frame[OFFSET]), time)
+        else:
+            first = _floats(as_number(above.frame[f"[first of {self.made.name}]"]))
+            time = np.where(begins, first[now.parents], time)
+        low, high = span_of(self._order)
+        return np.asarray(np.clip(time, low, high), dtype=np.float64)
+
+    def _with_times(self, frame: pl.DataFrame, time: FloatArray | None) -> pl.DataFrame:
+        """The columns of the schema in place of gaps and differences; numbers of rows stay."""
+        if self._order is None or time is None:
+            return frame
+        assert self._table.order_by is not None, "an ordered table has a column that orders it"
+        columns = [from_number(time, self._order).alias(self._table.order_by)]
+        for name, difference in self.made.times.items():
+            declared = self._table.kept[name]
+            low, high = span_of(declared)
+            value = np.clip(time + _floats(frame[difference]), low, high)
+            columns.append(from_number(value, declared).alias(name))
+        return frame.hstack(columns)
+
+    def _remember(self, past: _Past, now: _Step, drawn: _Drawn) -> None:
+        of_patient = now.of_patient[drawn.places]
+        past.last[of_patient] = np.stack([drawn.codes[name] for name in self.made.own], axis=1)
+        if drawn.time is not None:
+            first = now.first[drawn.places]
+            past.time[of_patient] = drawn.time
+            past.first[of_patient[first]] = drawn.time[first]
+        if self.made.code is not None:
+            code = drawn.codes[self.made.code]
+            past.seen[of_patient, code] = True
+            for name, cells in past.before.items():
+                cells[of_patient, code] = drawn.codes[self.made.history[name].of]
+
+    def _whole(self, found: Sequence[_Drawn], of_patient: IntArray, parents: IntArray, *, history: bool) -> Rolled:
+        drawn = _Drawn.joined(found) if found else self._draw_none()
+        order = np.argsort(drawn.places, kind="stable")
+        rows = drawn.places[order]
+        wanted = self.made.names if history else (*self.made.own, *self.made.context)
+        return Rolled(
+            frame=drawn.frame[order],
+            codes={name: drawn.codes[name][order] for name in wanted},
+            of_patient=of_patient[rows],
+            parents=parents[rows],
+            time=None if drawn.time is None else drawn.time[order],
+            left_out=len(of_patient) - len(rows),
+        )
+
+    def _draw_none(self) -> _Drawn:
+        nothing = np.zeros(0, dtype=np.int64)
+        frame = self._decoder.rows([nothing] * len(self.made.own), np.random.default_rng(0))
+        time = None if self._order is None else np.zeros(0)
+        return _Drawn(
+            places=nothing,
+            codes=dict.fromkeys(self.made.names, nothing),
+            time=time,
+            frame=self._with_times(frame, time),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """Rows that were drawn: their places, cells of all columns, times and values."""
+
+    places: IntArray
+    codes: Mapping[str, IntArray]
+    time: FloatArray | None
+    frame: pl.DataFrame
+
+    def of(self, kept: np.ndarray) -> _Drawn:
+        if kept.all():
+            return self
+        return _Drawn(
+            places=self.places[kept],
+            codes={name: cells[kept] for name, cells in self.codes.items()},
+            time=None if self.time is None else self.time[kept],
+            frame=self.frame.filter(pl.Series(kept)),
+        )
+
+    def moved(self, rows: IntArray) -> _Drawn:
+        return _Drawn(places=rows[self.places], codes=self.codes, time=self.time, frame=self.frame)
+
+    @staticmethod
+    def joined(pieces: Sequence[_Drawn]) -> _Drawn:
+        times = [piece.time for piece in pieces if piece.time is not None]
+        return _Drawn(
+            places=np.concatenate([piece.places for piece in pieces]),
+            codes={name: np.concatenate([piece.codes[name] for piece in pieces]) for name in pieces[0].codes},
+            time=np.concatenate(times) if times else None,
+            frame=pl.concat([piece.frame for piece in pieces]),
+        )
+
+
+def _by_step(step: IntArray) -> Iterator[IntArray]:
+    """The rows of each step, first to last."""
+    order = np.argsort(step, kind="stable")
+    yield from np.split(order, np.cumsum(np.bincount(step))[:-1]) if len(step) else ()
+
+
+def _floats(column: pl.Series) -> FloatArray:
+    return column.cast(pl.Float64).fill_null(np.nan).to_numpy()
+
+
+def _drawn(scores: Floats, draws: np.random.Generator) -> IntArray:
+    """A place of each row by its score. Shape: ``(rows, places)`` in, ``(rows,)`` out."""
+    mass = np.exp(scores - scores.max(axis=1, keepdims=True), dtype=np.float32)
+    upto = np.cumsum(mass, axis=1, dtype=np.float64)
+    point = draws.random(len(mass)) * upto[:, -1]
+    return np.asarray(np.minimum((upto <= point[:, None]).sum(axis=1), mass.shape[1] - 1), dtype=np.int64)

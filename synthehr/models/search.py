@@ -1,0 +1,194 @@
+"""Rows of a child table are made up and fitted on, in turns, until they are what was bought. No private row is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from synthehr.encoding.domain import ColumnDomain, Joint
+from synthehr.encoding.unroll import GAP, OFFSET, ConditionalTable
+from synthehr.models.columns import Learned
+from synthehr.models.loglinear import Conditional, Measured, Rows, Term, fit_conditional
+from synthehr.models.planning import RowsSettings
+from synthehr.models.rollout import Rolled, Roller
+from synthehr.privacy.history import cell_of_none
+from synthehr.privacy.partition import Cells
+from synthehr.randomness import FloatArray, IntArray, seeded
+from synthehr.schema.model import Table
+
+__all__ = ["Search"]
+
+
+class Search:
+    """The conditionals of one child table.
+
+    Args:
+        made: what the table is learned as.
+        domain: its own columns.
+        cells: of all columns.
+        table: as the schema declares it.
+        above: made-up rows of the parent's table.
+        settings: how much is made up, and how long is fitted.
+        patients: the bought number of patients with rows.
+        seed: of what is made up.
+        tell: called with the rounds done and their number.
+    """
+
+    def __init__(
+        self,
+        made: ConditionalTable,
+        domain: Sequence[ColumnDomain],
+        cells: Mapping[str, Cells],
+        table: Table,
+        above: Rolled,
+        *,
+        settings: RowsSettings,
+        patients: float,
+        seed: int,
+        tell: Callable[[int, int], None],
+    ) -> None:
+        self._made, self._domain, self._cells, self._table = made, tuple(domain), dict(cells), table
+        self._above, self._settings, self._patients, self._seed, self._tell = above, settings, patients, seed, tell
+        self._nullable = table.order_by is not None and getattr(table.kept[table.order_by], "nullable", False)
+        self._round = 0
+        self._measured: dict[str, list[Measured]] = {name: [] for name in made.drawn}
+        self._models = {name: Conditional(target=name, size=cells[name].size, terms=()) for name in made.drawn}
+        for column in self._domain:
+            noise = float(np.sqrt(column.variance.mean())) / patients
+            self._add(column.name, Measured(given=(), share=column.counts / patients, noise=noise))
+            self._start(column)
+
+    @property
+    def conditionals(self) -> tuple[Conditional, ...]:
+        """In the order in which columns are drawn."""
+        return tuple(self._models.values())
+
+    def _start(self, column: ColumnDomain) -> None:
+        """Before anything else is known a column is as it is on its own."""
+        model = self._models[column.name]
+        share = np.maximum(column.counts / self._patients, 1e-4)
+        self._models[column.name] = replace(
+            model, terms=(replace(model.terms[0], weights=np.log(share).astype(np.float32)),)
+        )
+
+    def _add(self, target: str, one: Measured) -> None:
+        self._measured[target].append(one)
+        model, weights = self._models[target], np.zeros(one.share.shape, dtype=np.float32)
+        if one.of_candidate:
+            self._models[target] = replace(model, of_candidate=weights)
+        else:
+            term = Term(given=one.given, weights=weights, groups=one.groups)
+            self._models[target] = replace(model, terms=(*model.terms, term))
+
+    def add(self, bought: Sequence[Joint], *, groups: Sequence[IntArray] | None = None) -> None:
+        """Fit to these histograms too, of coarser cells where there are groups."""
+        for joint in bought:
+            if len(set(joint.columns)) < max(len(joint.columns), 2):
+                continue
+            names = [self._made.names[at] for at in joint.columns]
+            target = self._made.target(names)
+            assert target is not None, "no other set is bought"
+            last = names.index(target)
+            given = tuple(name for name in names if name != target)
+            share = np.moveaxis(joint.counts, last, -1) / self._patients
+            seen = target == self._made.code and self._made.history.get(given[0]) is not None
+            of_candidate = seen and self._made.history[given[0]].role == "seen"
+            of_cells = () if groups is None else tuple(groups[self._made.names.index(n)] for n in (*given, target))
+            self._add(
+                target,
+                Measured(
+                    given=given,
+                    share=share.T if of_candidate else share,
+                    noise=float(np.sqrt(joint.variance)) / self._patients,
+                    groups=of_cells,
+                    of_candidate=of_candidate,
+                ),
+            )
+
+    def run(self) -> None:
+        """Make rows up and fit on them, round by round."""
+        for done in range(self._settings.rounds):
+            rolled = self.rolled()
+            for name in self._made.drawn:
+                self._fit(name, rolled)
+            self._tell(done + 1, self._settings.rounds)
+
+    def rolled(self) -> Rolled:
+        """Rows that the present model makes, with their history."""
+        learned = Learned(made=self._made, domain=self._domain, cells=self._cells, conditionals=self.conditionals)
+        self._round += 1
+        draws = seeded(self._seed, 6, self._made.depth, self._round)
+        patients = int(self._above.of_patient.max(initial=-1)) + 1
+        return Roller(learned, self._table, rules=()).roll(self._above, draws, patients=patients, history=True)
+
+    def _fit(self, name: str, rolled: Rolled) -> None:
+        weight = weights_of(rolled)
+        allowed = np.ones(self._models[name].size, dtype=bool)
+        chosen = np.ones(len(weight), dtype=bool)
+        forced = np.zeros(len(weight), dtype=bool)
+        if name in {GAP, OFFSET}:
+            begins = np.concatenate([[True], np.diff(rolled.parents) != 0])[: len(weight)]
+            forced = begins if name == GAP else ~begins
+            chosen = ~forced
+            allowed[cell_of_none(self._cells[name])] = self._nullable
+        places = np.flatnonzero(chosen)
+        if not len(places):
+            return
+        if len(places) > self._settings.rows:
+            kept = seeded(self._seed, 7, self._made.depth, self._round).choice(
+                places, self._settings.rows, replace=False
+            )
+            more: float = weight[places].sum().item() / weight[kept].sum().item()
+            weight = np.multiply(weight, more)
+            places = np.sort(kept)
+        seen = None
+        if name == self._made.code:
+            seen = seen_before(rolled.codes[name], rolled.of_patient, size=self._models[name].size)[places]
+        fitted = fit_conditional(
+            self._models[name],
+            self._measured[name],
+            Rows(
+                codes={column: cells[places] for column, cells in rolled.codes.items()},
+                weight=weight[places],
+                seen=seen,
+            ),
+            allowed=allowed,
+            ridge=self._settings.ridge,
+            steps=self._settings.steps,
+        )
+        self._models[name] = self._models[name].towards(fitted, part=self._settings.pace)
+
+    def expected(self, sets: Sequence[tuple[int, ...]], groups: Sequence[IntArray]) -> list[FloatArray]:
+        """What the model makes of some columns' coarser cells, in patients, for each set."""
+        rolled = self.rolled()
+        weight = weights_of(rolled) * self._patients
+        coarse = [groups[at][rolled.codes[name]] for at, name in enumerate(self._made.names)]
+        sizes = [int(group.max()) + 1 for group in groups]
+        found = []
+        for columns in sets:
+            shape = tuple(sizes[at] for at in columns)
+            cell = np.ravel_multi_index(tuple(coarse[at] for at in columns), shape)
+            counts = np.bincount(cell, weights=weight, minlength=int(np.prod(shape)))
+            found.append(np.asarray(counts.reshape(shape), dtype=np.float64))
+        return found
+
+
+def weights_of(rolled: Rolled) -> FloatArray:
+    """Each row's part of its patient, as a share of all patients with rows; they sum to 1."""
+    rows = np.bincount(rolled.of_patient).astype(np.float64)
+    return np.asarray(1.0 / (rows[rolled.of_patient] * max(int(np.count_nonzero(rows)), 1)), dtype=np.float64)
+
+
+def seen_before(code: IntArray, of_patient: IntArray, *, size: int) -> np.ndarray:
+    """For each row which codes the patient's rows before it had, shape ``(rows, size)``; rows by patient and time."""
+    firsts = (
+        pl.DataFrame({"owner": of_patient, "code": code, "at": np.arange(len(code))})
+        .group_by("owner", "code")
+        .agg(pl.col("at").min())
+    )
+    first = np.full((int(of_patient.max(initial=-1)) + 1, size), len(code), dtype=np.int64)
+    first[firsts["owner"].to_numpy(), firsts["code"].to_numpy()] = firsts["at"].to_numpy()
+    return first[of_patient] < np.arange(len(code))[:, None]
