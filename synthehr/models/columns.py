@@ -108,8 +108,8 @@ class Expectation:
         self._made, self._patients = made, patients
         self._counts = [np.maximum(column.counts, 0.0) for column in columns]
         self._place = {name: at for at, name in enumerate(made.names)}
-        self._first = self._cells_of_first([column.cells for column in columns])
-        self._firsts = min((float(self._counts[at][cell]) for at, cell in self._first.items()), default=0.0)
+        self._fixed = self._cells_of_first([column.cells for column in columns])
+        self._firsts = min((float(self._counts[at][cell]) for at, cell in self._fixed.items()), default=0.0)
 
     def _cells_of_first(self, cells: Sequence[Cells]) -> dict[int, int]:
         """For columns that are the same in all patients' first rows: the cell they have there."""
@@ -128,16 +128,16 @@ class Expectation:
     def pair(self, pair: tuple[int, ...]) -> FloatArray:
         """Patients in each pair of cells, of the shape of both columns' cells."""
         i, j = pair
-        if i not in self._first or j not in self._first:
+        if i not in self._fixed or j not in self._fixed:
             return np.asarray(np.outer(self._counts[i], self._counts[j]) / self._patients, dtype=np.float64)
         rest, both = self._patients - self._firsts, np.zeros((len(self._counts[i]), len(self._counts[j])))
         if rest > 0.0:
             both += np.outer(*(self._later(at) for at in pair)) / rest
-        both[self._first[i], self._first[j]] += self._firsts
+        both[self._fixed[i], self._fixed[j]] += self._firsts
         return both
 
     def _later(self, at: int) -> FloatArray:
         """The counts of one column in rows that are not a patient's first."""
         counts = self._counts[at].copy()
-        counts[self._first[at]] -= self._firsts
+        counts[self._fixed[at]] -= self._firsts
         return counts
