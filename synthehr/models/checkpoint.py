@@ -2,6 +2,7 @@
 
 A folder that its owner alone can enter (mode 0700), with one safetensors file that is replaced whole by renaming, and
 a lock that lets one process at a time go on. It never holds a row, a batch, or the state of a generator of noise.
+What it holds of chance is the key that chose which rows of a patient are learned from: see privacy/MECHANISMS.md, 10.
 
 A stage is written down as begun before it touches rows, and its outcome after; what was bought is never bought again.
 
