@@ -16,7 +16,8 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)  ## Take a real public cohort through the whole way, into demo/
-	$(BIN)/synthehr demo --out demo
+	@# 5 is a verdict, not a breakdown: the cohort was made and judged, and a gate failed.
+	$(BIN)/synthehr demo --out demo || [ $$? -eq 5 ]
 
 test: $(READY)  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto

@@ -47,13 +47,14 @@ class _Private:
 
 
 def find_splits(root: Path) -> list[Path]:
-    """Folders below ``root`` with the private parts ``train`` and ``holdout`` of a split."""
+    """Folders below ``root`` with parts ``train`` and ``holdout``; one of them will do in a folder named split."""
     found = []
     folders = [root]
     while folders:
         folder = folders.pop()
         below = [one for one in _listed(folder) if one.is_dir() and not one.is_symlink() and one.name not in _SKIPPED]
-        if {"train", "holdout"} <= {one.name for one in below}:
+        parts = {"train", "holdout"} & {one.name for one in below}
+        if len(parts) == 2 or (parts and folder.name == "split"):
             found.append(folder)
         else:
             folders += below

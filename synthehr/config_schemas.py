@@ -16,6 +16,7 @@ __all__ = ["config_schemas", "main"]
 
 def config_schemas() -> dict[str, str]:
     """The text of each JSON Schema, by file name."""
+    from synthehr.connectors.store import StoreManifest
     from synthehr.evaluation.suite import Suite
     from synthehr.manifest import Manifest, Provenance
     from synthehr.privacy.policy import Policy
@@ -27,6 +28,7 @@ def config_schemas() -> dict[str, str]:
         "manifest": Manifest,
         "provenance": Provenance,
         "report": ReportDocument,
+        "store": StoreManifest,
     }
     texts = {}
     for name, model in {**read, **written}.items():

@@ -13,6 +13,7 @@ from synthehr.cohort import Cohort
 from synthehr.connectors.base import through_the_door
 from synthehr.connectors.optout import Admission
 from synthehr.connectors.records import Records, SchemaSource, read, read_raw, schema_of
+from synthehr.connectors.store import is_store
 from synthehr.connectors.undeclared import undeclared_tables
 from synthehr.errors import ConfigError, DataError
 from synthehr.privacy.accountant import Account
@@ -312,16 +313,18 @@ def evaluate(
     from synthehr.evaluation.suite import load_suite, run_suite
     from synthehr.likelihood import likelihood_of
     from synthehr.release import SyntheticCohort
+    from synthehr.reporting.bought import bought_profiles
     from synthehr.reporting.report import PrivacyClaim, Report
 
     gates = load_suite(suite).only(sections)
     opened = load_release(release) if isinstance(release, str | Path) else release
     audited = _audited(audit, release=opened)
     declared = _schema_of(schema, release=opened, train=train)
+    made = _cohort(synthetic, schema=declared, lenient=True)
     result = run_suite(
         train=_cohort(train, schema=declared),
         holdout=_cohort(holdout, schema=declared),
-        synthetic=_cohort(synthetic, schema=declared, lenient=True),
+        synthetic=made,
         suite=gates,
         seed=seed,
         likelihood=likelihood_of(opened) if opened is not None else None,
@@ -334,7 +337,7 @@ def evaluate(
             {
                 **privacy.model_dump(),
                 "release_digest": opened.digest,
-                "audited_epsilon_lower_bound": audited,
+                "audited_epsilon_lower_bound": audited[0] if audited is not None else None,
             }
         )
         result = hold_to_policy(
@@ -344,31 +347,45 @@ def evaluate(
             epsilon=privacy.epsilon,
             required_suite=privacy.required_suite,
             audit_required=privacy.audit_required,
-            audited=audited,
+            audited=audited[0] if audited is not None else None,
+            audit_failed=audited is not None and audited[1],
         )
     elif isinstance(synthetic, SyntheticCohort) and not synthetic.provenance.private:
         claim = PrivacyClaim(private=False, why_not=synthetic.provenance.why_not)
-    return Report(result, privacy=claim, provenance=_provenance(opened, synthetic, suite=gates.suite, seed=seed))
+    return Report(
+        result,
+        privacy=claim,
+        provenance=_provenance(opened, synthetic, suite=gates.suite, seed=seed),
+        bought=bought_profiles(opened.manifest, made) if opened is not None else (),
+    )
 
 
-def _audited(audit: str | Path | None, *, release: Release | None) -> float | None:
-    """The lower bound in the report of an audit of this release."""
+def _audited(audit: str | Path | None, *, release: Release | None) -> tuple[float, bool] | None:
+    """The lower bound in the report of an audit of this release, and whether any check of the audit failed."""
     if audit is None:
         return None
     from synthehr.reporting.document import load_document
 
-    found = load_document(audit).privacy
+    found = load_document(audit)
     if release is None:
         raise ConfigError("--audit needs --release: an audit is of a release")
-    if found.audited_epsilon_lower_bound is None:
+    checks = [check for check in found.checks if check.section == "audit"]
+    bound = found.privacy.audited_epsilon_lower_bound
+    if bound is None or not checks:
         raise DataError(f"report {str(audit)!r} holds no audit: make one with synthehr audit")
-    if found.release_digest != release.digest:
+    if found.privacy.release_digest != release.digest:
         raise DataError(f"report {str(audit)!r} is of the audit of another release: audit this one")
-    return found.audited_epsilon_lower_bound
+    return bound, any(check.counts_as == "fail" for check in checks)
 
 
 def _cohort(records: Cohort[Schema] | Records, *, schema: Schema, lenient: bool = False) -> Cohort[Schema]:
-    return records if isinstance(records, Cohort) else read(records, schema=schema, lenient=lenient)
+    if isinstance(records, Cohort):
+        return records
+    if isinstance(records, str | Path) and is_store(records):
+        raise ConfigError(
+            "a store has no keys to tell patients in both parts by: evaluate on tables, such as those of --split-out"
+        )
+    return read(records, schema=schema, lenient=lenient)
 
 
 def _schema_of(schema: SchemaSource | None, *, release: Release | None, train: Cohort[Schema] | Records) -> Schema:

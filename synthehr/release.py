@@ -265,7 +265,7 @@ class Release:
             made[subject].table,
             rules=[
                 *(rule for rule in self.schema.parsed_rules if rule.table == subject),
-                *structural_rules(made[subject], self.schema.tables),
+                *structural_rules(made, self.schema),
             ],
             conditions=self._conditions(where),
             balance=balance,

@@ -15,7 +15,7 @@ from synthehr.cli.nafld1 import SCHEMA
 from synthehr.config_schemas import config_schemas
 
 FOLDER = Path(__file__).parent.parent / "schemas" / "config"
-NAMES = ("schema", "policy", "suite", "manifest", "provenance", "report")
+NAMES = ("schema", "policy", "suite", "manifest", "provenance", "report", "store")
 
 
 def published(name: str) -> dict[str, Any]:

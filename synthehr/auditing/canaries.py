@@ -20,7 +20,8 @@ from synthehr.evaluation.attacks_membership import share_ratio
 from synthehr.evaluation.attacks_space import nearest, space_of
 from synthehr.evaluation.audit import audit_guesses
 from synthehr.evaluation.audit_result import Audited
-from synthehr.evaluation.cohorts import read_parts
+from synthehr.evaluation.bench import Bench
+from synthehr.evaluation.longitudinal_patients import whole_patients
 from synthehr.pipeline import fit
 from synthehr.privacy.paying import LedgerOptions
 from synthehr.randomness import SystemNoise
@@ -79,7 +80,8 @@ def audit_by_canaries(
     tell("sample")
     synthetic = audited.sample(max(2 * audited.manifest.patients_bought, 1_000))
     tell("attack")
-    parts = read_parts(train=everyone, holdout=source, synthetic=synthetic, seed=0)
+    bench = Bench.open(train=everyone, holdout=source, synthetic=synthetic, seed=0)
+    parts = whole_patients(bench)
     space = space_of(parts)
     closeness = np.log(nearest(space.train, space.holdout) + _TINY) - np.log(
         nearest(space.train, space.synthetic) + _TINY

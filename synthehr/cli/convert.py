@@ -13,6 +13,7 @@ from synthehr.cli.options import (
     MEDS,
     OMOP_FORMATS,
     PLACE,
+    STORE,
     opt_out_option,
     out_option,
     reading_options,
@@ -30,11 +31,11 @@ __all__ = ["command"]
 @click.argument("source", type=PLACE)
 @click.option(
     "--format",
-    type=click.Choice((*FORMATS, MEDS, *OMOP_FORMATS, *FHIR_FORMATS)),
+    type=click.Choice((*FORMATS, STORE, MEDS, *OMOP_FORMATS, *FHIR_FORMATS)),
     default="parquet",
     show_default=True,
-    help="Of the tables; or OMOP CDM 5.4 (Parquet, CSV), MEDS or FHIR R4, labelled synthetic where SOURCE is a folder "
-    "of synthetic tables, else as real.",
+    help="Of the tables; or store, what a fit reads, checked once and mapped into memory; or OMOP CDM 5.4 (Parquet, "
+    "CSV), MEDS or FHIR R4, labelled synthetic where SOURCE is a folder of synthetic tables, else as real.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Of the ids and the calendar of FHIR or MEDS that is written.")
 @schema_option(required=False)

@@ -27,7 +27,9 @@ def _names(_context: click.Context, _option: click.Parameter, value: str | None)
 @click.option("--release", type=click.Path(path_type=Path), help="The release; gives the claim, and the schema.")
 @click.option("--audit", type=click.Path(path_type=Path), help="Report of synthehr audit on this release.")
 @click.option("--sections", callback=_names, help="Run these sections of the suite alone, with commas between.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every draw.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Of every draw; default: 0, with --audience public one that is not told."
+)
 @audience_option
 @out_option("The report folder.")
 @shared_options
@@ -41,7 +43,7 @@ def command(
     release: Path | None,
     audit: Path | None,
     sections: tuple[str, ...] | None,
-    seed: int,
+    seed: int | None,
     audience: Literal["internal", "public"],
     out: Path,
     console: Console,
@@ -50,11 +52,15 @@ def command(
 
     Exits 0 where the suite passes, 5 where a gate fails, 6 where one stays inconclusive; with --release, what
     its policy requires (a suite, an audit) must be in the report for it to pass. With --sections the rest of the suite
-    is left out, and the report says so. The report is computed on real
-    records: keep it as you keep them. With --audience public, what is written and told is coarse and may be shown.
+    is left out, and the report says so. The report is computed on real records: keep it as you keep them.
+    With --audience public, what is written and told holds no number that they gave and may be shown; its draws are of
+    a seed that nobody is told, so that they cannot be repeated with and without a patient.
     """
     from synthehr.outputs import save_evaluation
+    from synthehr.randomness import fresh_seed
 
+    if seed is None:
+        seed = fresh_seed() if audience == "public" else 0
     report = save_evaluation(
         train=train,
         holdout=holdout,

@@ -87,19 +87,22 @@ def write_nafld_fhir(folder: str | Path, patients: int | None = None) -> Written
     return write_fhir(nafld_cohort(patients), folder, format="fhir-ndjson", seed=SEED, synthetic=False)
 
 
-def nafld_schema(*, encounters: bool = False) -> dict[str, Any]:
+def nafld_schema(*, encounters: bool = False, death_day: bool = True) -> dict[str, Any]:
     """The schema of the cohort as it is read back from FHIR: codes and bounds declared, nothing read off the records.
 
     What each code fixes (category, status, unit, system) is not declared again, and so not learned.
 
     Args:
         encounters: whether the index date and the last follow-up are a table, too.
+        death_day: whether the day of death is a column; where death is the outcome, it gives the outcome away.
     """
     measured = _mapping()["measurements"]
     bounds = {_concept(each): each.get("bounds", [0, 1]) for each in measured.values()}
     answers = [_token("snomed", answer) for each in measured.values() for answer in each.get("values", {}).values()]
     day: dict[str, Any] = {"kind": "integer", "bounds": [0, 45_000], "unit": "d"}
-    hour: dict[str, Any] = {"kind": "integer", "bounds": [0, 24 * 45_000], "unit": "h"}
+    # Times of FHIR have hours; the study knows days.
+    hour: dict[str, Any] = {"kind": "number", "bounds": [0, 24 * 45_000], "precision": 24, "unit": "h"}
+    death = {"death_day": {**day, "nullable": True}} if death_day else {}
     of_patient = {"parent": "patient", "foreign_key": "patient_id"}
     visits = {
         "encounter": {
@@ -131,7 +134,7 @@ def nafld_schema(*, encounters: bool = False) -> dict[str, Any]:
                     "patient_id": {"kind": "id"},
                     "gender": {"kind": "category", "values": ["female", "male"]},
                     "deceased": {"kind": "boolean"},
-                    "death_day": {**day, "nullable": True},
+                    **death,
                 },
             },
             **(visits if encounters else {}),
@@ -159,12 +162,29 @@ def nafld_schema(*, encounters: bool = False) -> dict[str, Any]:
                     "patient_id": {"kind": "id"},
                     "effective_hour": hour,
                     "concept": {"kind": "category", "values": list(bounds)},
-                    "value": {"kind": "number", "per": "concept", "bounds": bounds, "nullable": True},
+                    "value": {
+                        "kind": "number",
+                        "per": "concept",
+                        "bounds": bounds,
+                        "precision": 0.1,
+                        "nullable": True,
+                    },
                     "value_concept": {"kind": "category", "values": answers, "nullable": True},
                 },
             },
         },
+        "rules": _answered_rules(),
     }
+
+
+def _answered_rules() -> list[str]:
+    """What a questionnaire's codes mean: they have an answer and no value, and all others a value and no answer."""
+    asked = [_concept(each) for each in _mapping()["measurements"].values() if "values" in each]
+    listed = ", ".join(f"'{code}'" for code in asked)
+    return [
+        f"(observation.value is null) = (observation.concept in ({listed}))",
+        f"(observation.value_concept is null) = (observation.concept not in ({listed}))",
+    ]
 
 
 def _patients(people: pl.DataFrame) -> pl.DataFrame:

@@ -22,6 +22,7 @@ __all__ = [
     "MODELS",
     "OMOP_FORMATS",
     "PLACE",
+    "STORE",
     "UNREVIEWED",
     "fit_options",
     "format_option",
@@ -37,6 +38,7 @@ MODELS = ("auto", "dp-ctgan", "dp-tvae", "marginal")
 BASELINES = ("ctgan", "tvae")
 NOISES = ("system", "cryptographic")
 FORMATS = ("parquet", "csv", "tsv", "arrow")
+STORE = "store"
 MEDS = "meds"
 FHIR_FORMATS = ("fhir-ndjson", "fhir-bundle")
 OMOP_FORMATS = ("omop", "omop-csv")

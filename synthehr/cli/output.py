@@ -46,6 +46,12 @@ class Console:
         elif not self.quiet:
             click.echo(text)
 
+    def step(self, text: str) -> None:
+        """Tell what one step of several did; nothing with ``--json``, whose document tells it."""
+        self.end_progress()
+        if not self.as_json and not self.quiet:
+            click.echo(text)
+
     def on_fit(self, progress: Progress) -> None:
         """Show a step of a fit."""
         spent = f", epsilon {progress.epsilon_spent:.2f}" if progress.epsilon_spent is not None else ""
@@ -103,18 +109,23 @@ def audience_option(command: Callable[..., int]) -> Callable[..., int]:
         type=click.Choice(("internal", "public")),
         default="internal",
         show_default=True,
-        help="public: verdicts and coarse shares alone, which may leave the custodian.",
+        help="public: verdicts and bought shares alone, which may leave the custodian.",
     )(command)
 
 
 def reported(report: Report | ReportDocument) -> tuple[str, dict[str, Any]]:
     """A report in words and as JSON: verdict and failing checks."""
+    from synthehr.reporting.document import WITHHELD, CheckEntry
+    from synthehr.reporting.words import check_words
+
     open_checks = [check for check in report.checks if check.counts_as != "pass"]
     passed = sum(check.verdict == "pass" for check in report.checks)
     let_stand = len(report.checks) - len(open_checks) - passed
     also = f", {let_stand} undecided that the suite lets stand" if let_stand else ""
     lines = [f"verdict: {report.verdict} ({passed} of {len(report.checks)} checks pass{also})"]
-    lines += [f"  {check.counts_as}: {check.id}: {check.why}" for check in open_checks]
+    for check in open_checks:
+        why = check_words(check) if isinstance(check, CheckEntry) and check.why == WITHHELD else check.why
+        lines.append(f"  {check.counts_as}: {check.id}: {why}")
     checks = [
         {
             "id": check.id,

@@ -13,7 +13,7 @@ import polars as pl
 
 from synthehr.connectors.fhir.badlines import BadRowPolicy
 from synthehr.errors import ConfigError, DataError
-from synthehr.schema.conform import judge, named_as_declared
+from synthehr.schema.conform import across_tables, judge, named_as_declared
 from synthehr.schema.model import Schema
 
 __all__ = ["QUARANTINE", "LeftOut", "Misshapen", "OnLeftOut", "numbered", "sift", "without_numbers"]
@@ -140,12 +140,15 @@ def sift(
     keys: dict[str, pl.Series] = {}
     findings: list[pl.DataFrame] = []
     raw: dict[str, pl.DataFrame] = {}
-    for name in (name for name in _from_the_root_down(schema) if name in tables):
+    for name in (name for name in schema.top_down if name in tables):
         frame, numbers = without_numbers(tables[name])
         named_as_declared(frame.columns, declared=schema.tables[name], table=name)
         conformed, broken = judge(frame, schema=schema, table=name, lenient=lenient)
         found = [(one.column, one.rule, one.rows) for one in broken]
         found += _of_keys(conformed, sifted, keys, schema=schema, table=name)
+        if not lenient:
+            across = across_tables({**sifted, name: conformed}, schema=schema, table=name)
+            found += [(one.column, one.rule, one.rows) for one in across]
         key = schema.links[name].key
         if key is not None:
             keys[name] = conformed[key]
@@ -218,11 +221,3 @@ def _check(left_out: LeftOut, *, policy: BadRowPolicy) -> None:
             f"more than {policy.most:g} of the rows are bad (most often: {where} {often[2]}): "
             "correct the source, or raise --max-bad-share"
         )
-
-
-def _from_the_root_down(schema: Schema) -> list[str]:
-    def depth(table: str) -> int:
-        parent = schema.links[table].parent
-        return 0 if parent is None else 1 + depth(parent)
-
-    return sorted(schema.links, key=depth)

@@ -14,7 +14,7 @@ from synthehr.connectors.deidentify import as_offsets
 from synthehr.connectors.fhir.badlines import BadRowPolicy
 from synthehr.connectors.gathering import gathered
 from synthehr.connectors.optout import Admission
-from synthehr.schema.conform import conform
+from synthehr.schema.conform import across_tables, conform
 from synthehr.schema.model import Schema
 
 __all__ = ["Connector", "conform_tables", "read", "through_the_door"]
@@ -123,8 +123,12 @@ def conform_tables(
         if on_left_out is not None:
             on_left_out(left_out)
         return cohort
-    conformed = {}
+    conformed, numbers = {}, {}
     for name, frame in entered.items():
-        plain, numbers = without_numbers(frame)
-        conformed[name] = conform(plain, schema=schema, table=name, lenient=lenient, numbers=numbers)
-    return Cohort({**tables, **conformed}, schema=schema)
+        plain, numbers[name] = without_numbers(frame)
+        conformed[name] = conform(plain, schema=schema, table=name, lenient=lenient, numbers=numbers[name])
+    cohort = Cohort({**tables, **conformed}, schema=schema)
+    for name in conformed if not lenient else ():
+        for broken in across_tables(cohort.tables, schema=schema, table=name):
+            broken.refuse(table=name, numbers=numbers[name])
+    return cohort

@@ -12,9 +12,9 @@ from polars.exceptions import PanicException, PolarsError
 
 from synthehr.errors import DataError
 
-__all__ = ["column_names", "read_batches", "read_columnar"]
+__all__ = ["column_names", "mapped", "read_batches", "read_columnar"]
 
-BATCH_ROWS = 131_072
+_BATCH_CELLS = 2_097_152  # so that wide tables need no more memory than narrow ones
 
 
 def read_columnar(path: Path, *, skip: Set[str], may_be_empty: bool = False) -> pl.DataFrame:
@@ -44,18 +44,32 @@ def column_names(path: Path) -> list[str]:
         return list(file.names)
 
 
-def read_batches(path: Path, *, skip: Set[str] = frozenset(), rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
+def read_batches(path: Path, *, skip: Set[str] = frozenset(), rows: int | None = None) -> Iterator[pl.DataFrame]:
     """The rows of a Parquet or Arrow file in order, at least one batch, of at most about ``rows`` rows each.
 
-    pyarrow reads, since it checks what a damaged file says of itself before it follows it.
+    Without ``rows`` a batch has some two million cells. pyarrow reads, since it checks what a damaged file says of
+    itself before it follows it.
 
     Raises:
         DataError: see :func:`read_columnar`.
     """
     with _opened(path) as file:
         kept = [name for name in file.names if name not in skip]
-        for batch in file.batches(kept, rows):
+        for batch in file.batches(kept, rows or max(_BATCH_CELLS // max(len(kept), 1), 1)):
             yield _checked(batch).select(kept)
+
+
+def mapped(path: Path) -> pl.DataFrame:
+    """The table in an Arrow file that is not compressed, mapped into memory and not held there.
+
+    Raises:
+        DataError: the file is missing, damaged or of another format.
+    """
+    import pyarrow as pa
+    from pyarrow import ipc
+
+    with _explained(path, what="Arrow"), pa.memory_map(str(path)) as source:
+        return _checked(ipc.open_file(source).read_all(), rechunk=False)
 
 
 class _Parquet:
@@ -120,19 +134,24 @@ class _Arrow:
 @contextmanager
 def _opened(path: Path) -> Iterator[_Parquet | _Arrow]:
     """The file, with what is wrong with it told in one line and without its bytes."""
-    import pyarrow as pa
-
     what = "Parquet" if path.suffix.lower() == ".parquet" else "Arrow"
-    damaged = f"{path.name!r} is no readable {what} file: it is damaged or of another format"
-    try:
+    with _explained(path, what=what):
         file = (_Parquet if what == "Parquet" else _Arrow)(path)
         try:
             _check_names(file.names, path=path)
             yield file
         finally:
             file.close()
+
+
+@contextmanager
+def _explained(path: Path, *, what: str) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
     except (pa.ArrowException, PolarsError, PanicException, UnicodeDecodeError, MemoryError, OverflowError, OSError):
-        raise DataError(damaged) from None
+        raise DataError(f"{path.name!r} is no readable {what} file: it is damaged or of another format") from None
 
 
 def _check_names(names: list[str], *, path: Path) -> None:
@@ -143,12 +162,12 @@ def _check_names(names: list[str], *, path: Path) -> None:
             raise DataError(f"{path.name!r}: column {name!r} stands twice: rename or remove one")
 
 
-def _checked(table: Any) -> pl.DataFrame:
+def _checked(table: Any, *, rechunk: bool = True) -> pl.DataFrame:
     """The table in polars, after all its buffers were found to hold what they say."""
     import pyarrow as pa
 
     table.validate(full=True)
     bare = pa.Table.from_arrays(table.columns, names=table.column_names)  # what else is said of it may be no text
-    frame = pl.from_arrow(bare)
+    frame = pl.from_arrow(bare, rechunk=rechunk)
     assert isinstance(frame, pl.DataFrame), "a table is no column"
     return frame

@@ -26,9 +26,11 @@ from synthehr.connectors.meds.source import is_meds, root_of
 from synthehr.connectors.omop.conversion import convert_to_omop, write_vocabulary
 from synthehr.connectors.omop.sources import is_omop, place_of
 from synthehr.connectors.omop.targets import OMOP_FORMATS
+from synthehr.connectors.omop.writing import UsedConcepts
 from synthehr.connectors.optout import Admission
 from synthehr.connectors.records import SchemaSource, read, schema_of
 from synthehr.connectors.sql.address import is_sql
+from synthehr.connectors.store import STORE, StoreWriter, in_text, is_store
 from synthehr.connectors.streaming import can_stream, stream_tables
 from synthehr.errors import ConfigError, DataError
 from synthehr.randomness import fresh_seed
@@ -61,8 +63,9 @@ def convert(
     Args:
         source: see :func:`synthehr.connectors.records.read`.
         out: the new folder; or the URI of a database: see :func:`convert_to_database`.
-        format: of tables (``parquet``, ``csv``, ``tsv``, ``arrow``); ``meds``; ``omop`` (Parquet) or
-            ``omop-csv``; or FHIR (``fhir-ndjson``, ``fhir-bundle``; see ``fhir/write_conversion.py``).
+        format: of tables (``parquet``, ``csv``, ``tsv``, ``arrow``); ``store`` (see ``store.py``);
+            ``meds``; ``omop`` (Parquet) or ``omop-csv``; or FHIR (``fhir-ndjson``, ``fhir-bundle``; see
+            ``fhir/write_conversion.py``).
         schema: what the tables must follow; all forms but FHIR and MEDS need it.
         fhir: how FHIR is read.
         on_bad: what a row of tables that breaks the schema does; that of ``fhir`` where left out.
@@ -76,7 +79,7 @@ def convert(
         ConfigError: ``out`` exists or cannot be written, or ``format`` is not known.
         DataError: the records cannot be read or do not follow the schema.
     """
-    known = (*FORMATS, MEDS, *OMOP_FORMATS, *FHIR_FORMATS)
+    known = (*FORMATS, STORE, MEDS, *OMOP_FORMATS, *FHIR_FORMATS)
     if format not in known:
         raise ConfigError(f"format must be one of {', '.join(known)}, not {format!r}")
     if opt_out is not None and format in FHIR_FORMATS:
@@ -100,8 +103,9 @@ def convert(
 
             names = convert_to_fhir(source, folder, format=format, schema=schema, options=options, seed=seed)
         elif is_fhir(source):
-            if format in (MEDS, *OMOP_FORMATS):
-                raise ConfigError(f"FHIR is not written as {format}: its tables are others than those of schemas/")
+            if format in (MEDS, *OMOP_FORMATS) or (format == STORE and schema is None):
+                why = "give --schema" if format == STORE else "its tables are others than those of schemas/"
+                raise ConfigError(f"FHIR is not written as {format}: {why}")
             names = _from_fhir(source, folder, format=format, schema=schema, options=options, opt_out=opt_out)
         else:
             policy = options.on_bad if on_bad is None else on_bad
@@ -130,11 +134,21 @@ def _from_tables(
     if (
         opt_out is None
         and on_bad.mode == "fail"
-        and format in FORMATS
-        and (is_plain(source) or is_sql(source))
+        and format in (*FORMATS, STORE)
+        and (is_plain(source) or is_sql(source) or is_omop(source))
         and can_stream(declared)
     ):
-        rows = stream_tables(source, folder, schema=declared, format=format, lenient=told is not None)
+        concepts = UsedConcepts() if is_omop(source) else None
+        rows = stream_tables(
+            source,
+            folder,
+            schema=declared,
+            format=format,
+            lenient=told is not None,
+            on_part=None if concepts is None else concepts.add,
+        )
+        if concepts is not None and format in FORMATS:
+            write_vocabulary(source, concepts, folder, schema=declared, format=format)
         audit["rows"] = {name: {"rows read": n} for name, n in rows.items()}
     else:
         aside: list[LeftOut] = []
@@ -147,6 +161,7 @@ def _from_tables(
             on_left_out=aside.append,
             notes=audit,
         )
+        cohort = in_text(cohort) if is_store(source) else cohort
         if admission.left_out:
             audit["opted out"] = admission.left_out
         rows = {name: frame.height for name, frame in cohort.tables.items()}
@@ -154,14 +169,16 @@ def _from_tables(
         if aside and on_bad.mode == "quarantine":
             _check_room(declared)
             aside[0].write(folder)
-        if format in OMOP_FORMATS:
+        if format == STORE:
+            StoreWriter(folder, schema=cohort.schema, lenient=told is not None).write(cohort)
+        elif format in OMOP_FORMATS:
             convert_to_omop(
                 cohort, folder, source=source, format=format, seed=seed, synthetic=told is not None, audit=audit
             )
         else:
             _write_cohort(cohort, folder, format=format, seed=seed, told=told)
         if is_omop(source) and format in FORMATS:
-            write_vocabulary(source, cohort, folder, format=format)
+            write_vocabulary(source, UsedConcepts.of(cohort), folder, schema=cohort.schema, format=format)
     if told is not None:
         (folder / PROVENANCE).write_bytes(told)
     write_audit(folder / AUDIT, audit)
@@ -224,8 +241,11 @@ def _from_fhir(
             return tuple(records.tables)
         frames = admission.admit(records.frames(declared), schema=declared)
         _audit_of_fhir(records, folder / AUDIT, admission)
-        for name, frame in frames.items():
-            _write(conform(frame, schema=declared, table=name).lazy(), folder / f"{name}.{format}", format=format)
+        conformed = {name: conform(frame, schema=declared, table=name) for name, frame in frames.items()}
+        if format == STORE:
+            StoreWriter(folder, schema=declared).write(Cohort(conformed, schema=declared))
+        else:
+            _sink({name: frame.lazy() for name, frame in conformed.items()}, folder, format=format)
         return tuple(declared.tables)
 
 

@@ -11,6 +11,7 @@ from synthehr.connectors.files import TableFiles
 from synthehr.connectors.meds.source import is_meds
 from synthehr.connectors.omop.sources import is_omop
 from synthehr.connectors.sql.address import is_sql
+from synthehr.connectors.store import StoreTables, is_store, schema_in_store
 from synthehr.schema.model import Schema
 
 __all__ = ["Reader", "connector_of", "default_schema_of", "is_plain"]
@@ -24,12 +25,15 @@ class Reader(Protocol):
 
 
 def is_plain(source: str | Path) -> bool:
-    """Whether a source is tables in files."""
-    return not (is_meds(source) or is_omop(source) or is_sql(source))
+    """Whether a source is tables in files, as they stand."""
+    return not (is_meds(source) or is_omop(source) or is_sql(source) or is_store(source))
 
 
 def default_schema_of(source: str | Path) -> Schema | None:
-    """The declared table set of a source's form; None where the form has none. FHIR has a door of its own."""
+    """The declared table set of a source's form, or what a store was checked against; None where there is none.
+
+    FHIR has a door of its own.
+    """
     if is_meds(source):
         from synthehr.connectors.meds.layout import default_schema
 
@@ -38,7 +42,7 @@ def default_schema_of(source: str | Path) -> Schema | None:
         from synthehr.connectors.omop.cdm import default_schema as default_of_omop
 
         return default_of_omop()
-    return None
+    return schema_in_store(source) if is_store(source) else None
 
 
 def connector_of(
@@ -66,4 +70,6 @@ def connector_of(
         from synthehr.connectors.sql.tables import SqlTables
 
         return SqlTables()
+    if is_store(source):
+        return StoreTables()
     return TableFiles(misshapen=misshapen, notes=notes)

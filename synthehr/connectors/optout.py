@@ -86,7 +86,7 @@ class Admission:
             return dict(tables)
         admitted = {**tables, schema.subject: root.filter(~out)}
         gone = {schema.subject: root.filter(out)}
-        for name in _downwards(schema):
+        for name in schema.top_down:
             table = schema.tables[name]
             if table.parent not in gone or name not in tables:
                 continue
@@ -160,13 +160,3 @@ def write_audit(path: Path, left_out: Mapping[str, int]) -> None:
     with os.fdopen(handle, "w", encoding="utf-8") as out:
         json.dump({"left_out": dict(left_out)}, out, indent=2, ensure_ascii=False)
         out.write("\n")
-
-
-def _downwards(schema: Schema) -> list[str]:
-    """The tables below the root, each after its parent."""
-
-    def depth(table: str) -> int:
-        parent = schema.tables[table].parent
-        return 0 if parent is None else 1 + depth(parent)
-
-    return sorted((name for name in schema.tables if name != schema.subject), key=depth)

@@ -16,10 +16,11 @@ from synthehr.connectors.fhir.sources import is_fhir
 from synthehr.connectors.forms import connector_of, default_schema_of
 from synthehr.connectors.gathering import by_table
 from synthehr.connectors.optout import Admission
+from synthehr.connectors.store import is_store, read_store
 from synthehr.errors import ConfigError
 from synthehr.schema.files import load_schema
 from synthehr.schema.model import DroppedColumn, Schema
-from synthehr.schema.review import public_part
+from synthehr.schema.review import for_release, public_part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +77,10 @@ def read(
         return conform_tables(tables, schema=declared, lenient=lenient, admission=admission)
     declared = schema_of(source, schema)
     admission = admission or Admission.by(opt_out, schema=declared)
+    if isinstance(source, str | Path) and is_store(source):
+        held = _of_store(source, declared, admission=admission)
+        if held is not None:
+            return held
     policy = on_bad if on_bad is not None or fhir is None else fhir.on_bad
     notice = on_left_out or (None if fhir is None else _notice(fhir))
     misshapen: dict[str, dict[int, str]] | None = {} if policy is not None and policy.mode != "fail" else None
@@ -94,6 +99,14 @@ def read(
         on_left_out=notice,
         misshapen=misshapen,
     )
+
+
+def _of_store(source: str | Path, declared: Schema, *, admission: Admission) -> Cohort[Schema] | None:
+    """The cohort in a store, if it was checked against this schema but for a cap on ages; None if it must be again."""
+    if admission.opted_out:
+        raise ConfigError("a store has no keys of patients: leave patients out when it is made (convert --opt-out)")
+    held = for_release(read_store(source), cap_age=declared.cap_age)
+    return held if held.schema == declared else None
 
 
 def _notice(fhir: FhirOptions) -> OnLeftOut | None:

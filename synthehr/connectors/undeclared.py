@@ -27,7 +27,7 @@ def undeclared_tables(source: str | Path) -> dict[str, pl.DataFrame]:
         DataError: it is missing or cannot be read, or two files are of one table.
     """
     if default_schema_of(source) is not None:
-        raise ConfigError("OMOP and MEDS need no draft: their own table sets, under schemas/, are the default")
+        raise ConfigError("OMOP, MEDS and stores need no draft: their own table sets are the default")
     if is_sql(source):
         return _in_database(source)
     path = Path(source)

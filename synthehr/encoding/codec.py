@@ -132,7 +132,7 @@ class Decoder:
         columns = []
         for at, column in enumerate(self._domain):
             if at in self._labels:
-                series = self._labels[at].gather(codes[at])
+                series = self._labels[at][pl.Series(codes[at].astype(np.uint32))]
             elif isinstance(column.cells, PerCode):
                 series = self._by_code(codes[at], codes[self._place[column.cells.per]], column, draws, at=at)
             else:

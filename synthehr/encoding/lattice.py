@@ -50,7 +50,7 @@ class Lattice:
 
 
 def _with_nulls(series: pl.Series, missing: np.ndarray) -> pl.Series:
-    return pl.select(pl.when(~pl.Series(missing)).then(series)).to_series()
+    return series.zip_with(pl.Series(~missing), pl.Series([None], dtype=series.dtype)) if missing.any() else series
 
 
 def as_number(column: pl.Series) -> pl.Series:

@@ -81,6 +81,10 @@ class Subset:
         return Subset.of_pieces(starts, rule(self.holds(starts), other.holds(starts)), size=self.size)
 
 
+# From where the guide points to, before what is left is searched.
+_STEPS = 4
+
+
 @dataclass(frozen=True)
 class Interior:
     """Where inside their cells the values of a numeric column lie: pieces of the lattice, even inside each.
@@ -108,6 +112,27 @@ class Interior:
         held = np.where(self.mass > 0.0, np.arange(len(self.mass)), -1)
         return low, high, np.maximum.accumulate(held)[first[1:] - 1]
 
+    @cached_property
+    def _guide(self) -> tuple[IntArray, float]:
+        """For even steps of the mass, a piece that begins no later; and how many steps there are to one of mass."""
+        steps, whole = 4 * len(self.mass), float(self._upto[-1]) or 1.0
+        edges = np.arange(steps + 1) * (whole / steps) * (1.0 - 1e-9)
+        return np.searchsorted(self._upto[:-1], edges, side="right") - 1, steps / whole
+
+    def _piece(self, point: FloatArray) -> IntArray:
+        """The piece that each point of the mass falls in: a look-up and a few steps, where there are millions."""
+        guide, scale = self._guide
+        end = np.append(self._upto[1:-1], np.inf)
+        piece = guide[np.minimum((point * scale).astype(np.int64), len(guide) - 1)]
+        for _ in range(_STEPS):
+            later = end[piece] <= point
+            if not later.any():
+                return piece
+            piece += later
+        left = np.flatnonzero(end[piece] <= point)
+        piece[left] = np.searchsorted(self._upto[1:-1], point[left], side="right")
+        return piece
+
     def draw(self, cells: IntArray, draws: np.random.Generator) -> IntArray:
         """A lattice position in each cell, which must hold some mass. Shape ``(rows,)`` in and out."""
         low, high, last = self._bounds
@@ -115,7 +140,7 @@ class Interior:
         point = draws.random(len(cells))
         point *= (high - low)[inside]
         point += low[inside]
-        piece = np.minimum(np.searchsorted(self._upto, point, side="right") - 1, last[inside])
+        piece = np.minimum(self._piece(point), last[inside])
         width = np.diff(self.starts)
         per_mass = np.divide(width, self.mass, out=np.zeros(len(width)), where=self.mass > 0.0)
         point -= self._upto[piece]

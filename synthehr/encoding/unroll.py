@@ -38,12 +38,16 @@ from synthehr.schema.model import (
     Schema,
     Table,
 )
+from synthehr.schema.rules import named_above
 
 __all__ = [
     "ELAPSED",
+    "ENDS",
     "GAP",
     "INDEX",
+    "LEFT",
     "OFFSET",
+    "REMAINING",
     "ConditionalTable",
     "History",
     "Unrolled",
@@ -53,8 +57,9 @@ __all__ = [
     "unroll",
 ]
 
-GAP, OFFSET, INDEX, ELAPSED = "[gap]", "[offset]", "[row]", "[elapsed]"
-Role: TypeAlias = Literal["last", "before", "seen", "index", "elapsed"]
+GAP, OFFSET, ENDS = "[gap]", "[offset]", "[ends]"
+INDEX, REMAINING, ELAPSED, LEFT = "[row]", "[rows left]", "[elapsed]", "[left]"
+Role: TypeAlias = Literal["last", "before", "seen", "index", "remaining", "elapsed", "left"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,8 @@ class History:
     Attributes:
         role: what it tells. ``last``: the cell of ``of`` in the row before; ``before``: its cell in the last row with
             the same code; ``seen``: whether there was such a row; ``index``: the number of the row among its parent's;
-            ``elapsed``: the time from the patient's first row to the row before.
+            ``remaining``: how many of these are left, with this one; ``elapsed``: the time from the patient's first row
+            to the row before; ``left``: from there to the last row, where every row has a time.
         of: the own column that it repeats, for ``seen`` the code, or the ancestor's column whose cells it takes.
     """
 
@@ -86,8 +92,8 @@ class ConditionalTable:
         code: the own column that is drawn first, since history depends on it; None where there is none.
         times: own columns that are learned as a difference to the row's time, by their name in the schema.
         follows_parent: whether the first row of each parent is placed relative to the parent's time.
-        first, span: names of the patient's columns with the time of the first row and from there to the last.
-        rows: name of the parent's column with the number of its rows here.
+        limit: column of the patients that the times of the rows do not exceed by a declared rule: from there the time
+            of a patient's last row is counted back, where else that of the first is told.
         outcomes_above: columns of the context that are outcomes of the ancestors.
     """
 
@@ -100,9 +106,7 @@ class ConditionalTable:
     code: str | None = None
     times: Mapping[str, str] = field(default_factory=dict)
     follows_parent: bool = False
-    first: str | None = None
-    span: str | None = None
-    rows: str | None = None
+    limit: str | None = None
     outcomes_above: tuple[str, ...] = ()
 
     @property
@@ -116,8 +120,14 @@ class ConditionalTable:
         return tuple(sorted(self.own, key=lambda name: name != self.code))
 
     def target(self, columns: Iterable[str]) -> str | None:
-        """The column of a set that is drawn last, given the others; None where they are not known by then."""
+        """The column of a set that is drawn last, given the others.
+
+        None where they are not known by then, or tell nothing: whether a patient's rows come to their end with this one
+        has to do with how many and how much time are left, and with what it is.
+        """
         chosen = set(columns)
+        if ENDS in chosen and not chosen <= {ENDS, self.code, f"[last {self.code}]", f"[last {GAP}]", REMAINING, LEFT}:
+            return None
         target = next((name for name in reversed(self.drawn) if name in chosen), None)
         others = [self.history[name].role for name in chosen - {target} if name in self.history]
         if target is None or (target == self.code and "before" in others):
@@ -179,8 +189,11 @@ def _conditional(
     own: dict[str, Any] = {}
     times: dict[str, str] = {}
     follows = False
+    timed = order is not None and not getattr(order, "nullable", False)
     if parent is not None and order is not None:
         if bounds[name] > 1:
+            if timed and not parent.depth:
+                own[ENDS] = BooleanColumn(kind="boolean")
             own[GAP] = _difference(order, signed=False)
         if parent.depth:
             above = schema.tables[parent.name]
@@ -198,21 +211,18 @@ def _conditional(
             own[column] = declared
     for child, link in schema.tables.items():
         if link.parent == name:
-            own.update(_of_child(child, link, most=bounds[child], at_root=parent is None))
-    first, span = f"[first of {name}]", f"[span of {name}]"
+            own.update(_of_child(schema, child, most=bounds[child], at_root=parent is None))
     return ConditionalTable(
         name=name,
         depth=0 if parent is None else parent.depth + 1,
         most=bounds[name],
         table=_table_of(table, own),
         context=_context(parent),
-        history=_history(own, parent, name, bounds),
+        history=_history(own, parent, name, bounds, timed=timed),
         code=_code(own),
         times=times,
         follows_parent=follows,
-        first=f"{parent.name}.{first}" if parent is not None and not parent.depth and order is not None else None,
-        span=f"{parent.name}.{span}" if parent is not None and not parent.depth and GAP in own else None,
-        rows=f"{parent.name}.[rows of {name}]" if parent is not None else None,
+        limit=_limit(schema, name) if parent is not None and not parent.depth else None,
         outcomes_above=_outcomes_above(parent),
     )
 
@@ -228,15 +238,43 @@ def _table_of(table: Table, own: Mapping[str, Any]) -> Table:
     )
 
 
-def _of_child(child: str, link: Table, *, most: int, at_root: bool) -> dict[str, Any]:
+def _of_child(schema: Schema, child: str, *, most: int, at_root: bool) -> dict[str, Any]:
     """What a parent's row says of its rows in a child table."""
+    link, limit = schema.tables[child], _limit(schema, child)
     own: dict[str, Any] = {f"[rows of {child}]": IntegerColumn(kind="integer", bounds=(0, most))}
     if at_root and link.order_by is not None:
-        order = link.kept[link.order_by]
-        own[f"[first of {child}]"] = _nullable(order)
+        order: Any = link.kept[link.order_by]
+        if limit is None:
+            own[f"[first of {child}]"] = _nullable(order)
+        else:
+            whole: Any = schema.root.kept[limit]
+            bounds = (order.bounds[0], whole.bounds[1])
+            own[f"[after {child}]"] = _difference(order.model_copy(update={"bounds": bounds}), signed=False)
         if most > 1:
             own[f"[span of {child}]"] = _difference(order, signed=False)
     return own
+
+
+def _limit(schema: Schema, child: str) -> str | None:
+    """The patients' column of a declared rule that no time of a child table lies after it; None without one."""
+    table, root = schema.tables[child], schema.root
+    order = table.kept[table.order_by] if table.order_by is not None and table.parent == schema.subject else None
+    if order is None or table.order_by is None or not _bounded(order):
+        return None
+    for rule in schema.parsed_rules:
+        if rule.table != child or rule.columns != (table.order_by,) or len(rule.above) != 1:
+            continue
+        column = rule.above[0][1]
+        declared, time, end = root.kept[column], pl.col(table.order_by), pl.col(named_above(*rule.above[0]))
+        comparable = type(declared) is type(order) and _bounded(declared)
+        if comparable and any(rule.expression.meta.eq(said) for said in (time <= end, end >= time)):
+            return column
+    return None
+
+
+def _bounded(column: Any) -> bool:
+    """Whether a column has a value within declared bounds in every row."""
+    return not getattr(column, "nullable", True) and isinstance(getattr(column, "bounds", None), tuple)
 
 
 def _nullable(column: Any) -> Any:
@@ -302,16 +340,19 @@ def _code(own: Mapping[str, Any]) -> str | None:
 
 
 def _history(
-    own: Mapping[str, Any], parent: ConditionalTable | None, name: str, bounds: Mapping[str, int]
+    own: Mapping[str, Any], parent: ConditionalTable | None, name: str, bounds: Mapping[str, int], *, timed: bool
 ) -> dict[str, History]:
     if parent is None or bounds[name] == 1:
         return {}
-    found = {INDEX: History(role="index", of=f"{parent.name}.[rows of {name}]")}
+    rows = f"{parent.name}.[rows of {name}]"
+    found = {INDEX: History(role="index", of=rows), REMAINING: History(role="remaining", of=rows)}
     if GAP in own and not parent.depth:
         found[ELAPSED] = History(role="elapsed", of=f"{parent.name}.[span of {name}]")
+        if timed:
+            found[LEFT] = History(role="left", of=f"{parent.name}.[span of {name}]")
     code = _code(own)
     for column, declared in own.items():
-        if column == OFFSET:
+        if column in {OFFSET, ENDS}:
             continue
         found[f"[last {column}]"] = History(role="last", of=column)
         if code is not None and getattr(declared, "per", None) == code:
@@ -326,7 +367,7 @@ class Unrolled:
     """The own columns of real rows, in the order of patients, parents and time.
 
     Attributes:
-        frame: own columns as the door takes them, and ``ELAPSED`` where history has it.
+        frame: own columns as the door takes them, and ``ELAPSED`` and ``LEFT`` where history has them.
         owners: the patient of each row, shape ``(rows,)``.
         parents: the row of each row's parent in the parent's frame, shape ``(rows,)``; zero for the root.
     """
@@ -386,7 +427,7 @@ class _Sorted:
 
 
 def _at_the_door(made: ConditionalTable) -> tuple[str, ...]:
-    return (*made.own, *((ELAPSED,) if ELAPSED in made.history else ()))
+    return (*made.own, *(name for name in (ELAPSED, LEFT) if name in made.history))
 
 
 def _parent(cohort: Cohort[Schema], name: str) -> str:
@@ -440,6 +481,11 @@ def _add_times(part: _Sorted, made: ConditionalTable, reference: np.ndarray | No
         starts = np.flatnonzero(new_patient)
         first = np.repeat(time[starts], np.diff(np.append(starts, len(time))))
         part.columns[ELAPSED] = _series(np.where(new_patient, np.nan, before - first))
+        if LEFT in made.history:
+            after = np.append(starts[1:], len(time))[: len(starts)]
+            last = np.repeat(time[after - 1], after - starts)
+            part.columns[LEFT] = _series(np.where(new_patient, np.nan, last - before))
+            part.columns[ENDS] = pl.Series(time == last, dtype=pl.Boolean).cast(pl.String)
     for column, difference in made.times.items():
         part.columns[difference] = _series(part.columns[column].fill_null(np.nan).to_numpy() - time)
 
@@ -460,11 +506,15 @@ def _tell_parent(parts: Mapping[str, _Sorted], made: ConditionalTable, *, parent
     above.columns[f"[rows of {made.name}]"] = pl.Series(counts, dtype=pl.Float64)
     if part.time is None or made.depth > 1:
         return
+    limit = above.columns[made.limit] if made.limit is not None else None
     times = (
         pl.DataFrame({"of": part.parents, "time": _series(part.time)})
         .group_by("of")
         .agg(first=pl.col("time").min(), last=pl.col("time").max())
     )
     every = pl.DataFrame({"of": np.arange(patients)}).join(times, on="of", how="left", maintain_order="left")
-    above.columns[f"[first of {made.name}]"] = every["first"]
+    if limit is None:
+        above.columns[f"[first of {made.name}]"] = every["first"]
+    else:
+        above.columns[f"[after {made.name}]"] = limit - every["last"]
     above.columns[f"[span of {made.name}]"] = every["last"] - every["first"]

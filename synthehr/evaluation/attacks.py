@@ -15,8 +15,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from synthehr.cohort import Cohort
+from synthehr.evaluation.attacks_histories import copied_histories, equal_form
 from synthehr.evaluation.bench import Bench, Metric, MetricWords
-from synthehr.evaluation.cohorts import Part, Parts
+from synthehr.evaluation.cohorts import Parts
 from synthehr.evaluation.discriminator import TwoSample, discrimination
 from synthehr.evaluation.findings import CopyProfile, Measurement, undefined
 from synthehr.evaluation.intervals import (
@@ -25,6 +26,8 @@ from synthehr.evaluation.intervals import (
     paired_proportion_difference,
     wilson,
 )
+from synthehr.evaluation.longitudinal_patients import whole_bench, whole_patients
+from synthehr.evaluation.longitudinal_rows import child_tables
 from synthehr.schema.model import Schema
 
 __all__ = [
@@ -134,11 +137,11 @@ class Matches:
 
 def match_records(parts: Parts) -> Matches:
     """Number the records of all patients so that equal ones share a number."""
-    frames = [_keyed(part, parts.schema) for part in (parts.train, parts.holdout, parts.synthetic)]
+    columns = parts.schema.root.kept
+    frames = [equal_form(part.values, columns) for part in (parts.train, parts.holdout, parts.synthetic)]
     everyone = pl.concat(frames)
-    columns = everyone.columns
     numbered = everyone.unique(maintain_order=True).with_row_index("record")
-    record = everyone.join(numbered, on=columns, how="left", nulls_equal=True, maintain_order="left")["record"]
+    record = everyone.join(numbered, on=everyone.columns, how="left", nulls_equal=True, maintain_order="left")["record"]
     cuts = np.cumsum([len(frame) for frame in frames])[:-1]
     train, holdout, synthetic = np.split(record.to_numpy().astype(np.int64), cuts)
     return Matches(train=train, holdout=holdout, synthetic=synthetic, records=numbered.height)
@@ -158,7 +161,7 @@ def exchangeability(
     """Look for signs, at level 0.001 each, that holdout and train are not two parts of one random split.
 
     Args:
-        parts: the three cohorts.
+        parts: the three cohorts, as whole patients.
         matches: which records are equal.
         keys_shared: whether a patient is in both parts.
         told_apart: the two-sample test of train against holdout, if it ran.
@@ -193,22 +196,6 @@ def copy_profile(measurement: Measurement) -> CopyProfile | None:
         excess=excess.value,
         excess_ci=(excess.low, excess.high),
     )
-
-
-def _keyed(part: Part, schema: Schema) -> pl.DataFrame:
-    """Each kept column in a form where equal values are equal: numbers in steps of the declared precision."""
-    columns: Mapping[str, object] = schema.root.kept
-    series = []
-    for at, (name, column) in enumerate(columns.items()):
-        values = part.values[name]
-        if values.text is not None:
-            series.append(values.text.cast(pl.String).alias(f"c{at}"))
-            continue
-        assert values.number is not None
-        step = getattr(column, "precision", None)
-        number = np.round(values.number / step) if step else values.number
-        series.append(pl.Series(f"c{at}", number, dtype=pl.Float64).fill_nan(None))
-    return pl.DataFrame(series)
 
 
 def _chance_of_one(copies: NDArray[np.int64], *, among: int, drawn: int) -> NDArray[np.float64]:
@@ -260,11 +247,16 @@ def matches(bench: Bench) -> Matches:
 def exchangeable(bench: Bench) -> Exchangeability:
     """Whether the holdout can stand for patients who were not learned from.
 
-    Where the suite runs the classifier two-sample test, that looks too.
+    Where the schema declares several tables, whole patients are looked at. Where the suite runs a classifier
+    two-sample test, that looks too.
     """
-    told_apart = bench.once(discrimination).holdout if "c2st_auc" in bench.asked else None
+    told_apart = None
+    if child_tables(bench.schema) and "patient_c2st_auc" in bench.asked:
+        told_apart = bench.once(whole_bench).once(discrimination).holdout
+    elif "c2st_auc" in bench.asked:
+        told_apart = bench.once(discrimination).holdout
     shared = shared_keys(bench.train, bench.holdout)
-    return exchangeability(bench.parts, bench.once(matches), keys_shared=shared, told_apart=told_apart)
+    return exchangeability(whole_patients(bench), bench.once(matches), keys_shared=shared, told_apart=told_apart)
 
 
 def copies(bench: Bench, metric: str) -> Measurement:
@@ -273,6 +265,8 @@ def copies(bench: Bench, metric: str) -> Measurement:
     if not control.holds:
         why = f"The holdout is no control for train, so copying cannot be judged. {control.why}"
         return undefined(metric, "all", "lower", why)
+    if metric == "history_copies":
+        return copied_histories(bench)
     found = bench.once(matches)
     return found.verbatim_copies() if metric == "verbatim_copies" else found.rare_copies()
 
@@ -300,6 +294,20 @@ METRICS: Mapping[str, Metric] = {
             failed="Patients with a record no one else has reappear among the synthetic ones because they were "
             "learned from: they can be singled out. Do not publish.",
             question="whether patients with a unique record reappear among the synthetic ones",
+            measured="learned from",
+            compared="held out",
+        ),
+    ),
+    "history_copies": Metric(
+        section="privacy",
+        direction="lower",
+        measure=lambda bench, _: bench.once(copies, "history_copies"),
+        applies=lambda bench: bool(child_tables(bench.schema)),
+        words=MetricWords(
+            title="Copies of real histories",
+            failed="Rows that one real patient alone has reappear together in a synthetic patient because they were "
+            "learned from: that patient can be singled out. Do not publish.",
+            question="whether rows that one real patient alone has reappear together in a synthetic patient",
             measured="learned from",
             compared="held out",
         ),

@@ -20,15 +20,19 @@ from synthehr.evaluation.findings_privacy import AttackProfile, PrivacyProfile, 
 from synthehr.evaluation.intervals import Estimate, area_with_error, difference_of_proportions, normal_interval
 from synthehr.evaluation.learners import class_chances, features
 
-__all__ = ["ATTACKS", "Membership", "Rates", "attack_members", "clopper_pearson", "share_ratio"]
+__all__ = ["ATTACKS", "WHOLE", "Membership", "Rates", "attack_members", "clopper_pearson", "share_ratio"]
 
 ATTACKS = ("density_ratio", "marginal_likelihood", "nearest_neighbour", "targeted_queries")
 """The attacks by name; ``combined`` is all of them with learned weights."""
+
+WHOLE = "whole_"
+"""Before the name of an attack that sees patients with their rows."""
 
 _FEWEST = 30
 _MOST = 5_000
 _LEARNED = 5_000
 _QUERIES, _PER_QUERY = 60, 4
+_MOST_PAIRS = 1_000
 _TINY = 1e-3
 _GRID = np.concatenate([[0.0], np.logspace(-3, 0, 61)])
 
@@ -100,23 +104,27 @@ def clopper_pearson(hits: int, *, of: int) -> Estimate:
 
 
 def attack_members(
-    parts: Parts, space: Space, known: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+    views: Mapping[str, tuple[Parts, Space]], known: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 ) -> Membership | None:
     """Attack train and holdout patients; None where fewer than 30 of either would be attacked in each half.
 
     Args:
-        parts: the three cohorts.
-        space: their points.
+        views: what the attacker sees of the three cohorts, and their points: patients' own columns, whole patients. The
+            name of a view stands before the names of its attacks.
         known: scores of further attacks by name, for train and for holdout, such as the likelihood of a record under
             a generator that the attacker has; shape ``(patients,)`` each.
     """
+    parts = next(iter(views.values()))[0]
     draw = parts.generator(40)
     held = draw.permutation(len(parts.holdout))
     reference, others = held[: len(held) // 3][:_MOST], held[len(held) // 3 :][: 2 * _MOST]
     members = draw.permutation(len(parts.train))[: 2 * _MOST]
     if min(len(reference), len(others) // 2, len(members) // 2) < _FEWEST:
         return None
-    found = _scores(parts, space, reference=reference, members=members, others=others, draw=draw)
+    found: dict[str, NDArray[np.float64]] = {}
+    for view, (seen, space) in views.items():
+        scores = _scores(seen, space, reference=reference, members=members, others=others, draw=draw)
+        found |= {view + name: score for name, score in scores.items()}
     found |= {name: np.concatenate([scores[0][members], scores[1][others]]) for name, scores in known.items()}
     labels = np.repeat([True, False], [len(members), len(others)])
     half = np.concatenate([np.arange(len(members)) % 2, np.arange(len(others)) % 2])
@@ -269,8 +277,12 @@ def share_ratio(
 
 
 def _pairs(columns: int) -> list[tuple[int, ...]]:
-    """Every pair of columns; one column alone where there is no other."""
-    return [(a, b) for a in range(columns) for b in range(a)] or [(0,)]
+    """Every pair of columns, or a thousand of them, the same each time; one column alone where there is no other."""
+    pairs: list[tuple[int, ...]] = [(a, b) for a in range(columns) for b in range(a)] or [(0,)]
+    if len(pairs) <= _MOST_PAIRS:
+        return pairs
+    chosen = np.random.default_rng(columns).choice(len(pairs), size=_MOST_PAIRS, replace=False)
+    return [pairs[at] for at in np.sort(chosen)]
 
 
 def _log_ratio(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from synthehr.evaluation.attacks import exchangeable
-from synthehr.evaluation.attacks_membership import ATTACKS, Membership, Rates, attack_members
+from synthehr.evaluation.attacks_membership import ATTACKS, WHOLE, Membership, Rates, attack_members
 from synthehr.evaluation.attacks_records import (
     Guesses,
     Outliers,
@@ -18,10 +18,13 @@ from synthehr.evaluation.attacks_space import Space, space_of
 from synthehr.evaluation.bench import Bench, Metric, MetricWords
 from synthehr.evaluation.findings_privacy import PrivacyProfile
 from synthehr.evaluation.intervals import Estimate
+from synthehr.evaluation.longitudinal_patients import whole_bench, whole_patients
+from synthehr.evaluation.longitudinal_rows import child_tables
 from synthehr.evaluation.measurement import Direction, Measurement, Scope, undefined
 
 __all__ = ["METRICS", "guesses", "membership", "outliers", "profile", "space"]
 
+_WITH_ROWS = "with rows"
 _TOO_FEW = "Train or holdout has too few patients: at least 60 of train and 90 of the holdout are needed."
 
 
@@ -31,9 +34,13 @@ def space(bench: Bench) -> Space:
 
 
 def membership(bench: Bench) -> Membership | None:
-    """The membership attacks."""
+    """The membership attacks: on patients' own columns, and on whole patients where the schema declares rows."""
     known = {} if bench.likelihood is None else {"known_generator": bench.likelihood(bench.train, bench.holdout)}
-    return attack_members(bench.parts, bench.once(space), known)
+    views = {"": (bench.parts, bench.once(space))}
+    if child_tables(bench.schema):
+        whole = bench.once(whole_bench)
+        views[WHOLE] = whole.parts, whole.once(space)
+    return attack_members(views, known)
 
 
 def outliers(bench: Bench) -> Outliers | None:
@@ -42,13 +49,15 @@ def outliers(bench: Bench) -> Outliers | None:
 
 
 def guesses(bench: Bench) -> Guesses | None:
-    """Guesses of attributes."""
-    return guess_attributes(bench.parts, bench.once(space))
+    """Guesses of attributes, from all else that is known of a patient."""
+    whole = bench.once(whole_bench)
+    return guess_attributes(whole.parts, whole.once(space))
 
 
 def nearer(bench: Bench) -> float:
     """The advisory share."""
-    return nearer_to_train(bench.once(space), draw=bench.parts.generator(42))
+    whole = bench.once(whole_bench)
+    return nearer_to_train(whole.once(space), draw=bench.parts.generator(42))
 
 
 def profile(bench: Bench) -> PrivacyProfile | None:
@@ -111,17 +120,17 @@ def _rates(bench: Bench, metric: str, rate: float | None) -> Measurement:
     )
 
 
-def _outliers(bench: Bench, _: Scope) -> Measurement:
-    unmeasured = _no_control(bench, "outlier_copies", "all")
+def _outliers(bench: Bench, scope: Scope) -> Measurement:
+    unmeasured = _no_control(bench, "outlier_copies", scope)
     if unmeasured is not None:
         return unmeasured
-    found = bench.once(outliers)
+    found = (bench if scope == bench.schema.subject else bench.once(whole_bench)).once(outliers)
     if found is None:
         why = "Train or holdout has no patient among those who stand apart most."
-        return undefined("outlier_copies", "all", "lower", why)
+        return undefined("outlier_copies", scope, "lower", why)
     return Measurement(
         metric="outlier_copies",
-        scope="all",
+        scope=scope,
         direction="lower",
         value=found.train,
         reference=found.holdout.value,
@@ -144,11 +153,18 @@ def _attributes(bench: Bench, scope: Scope) -> Measurement:
 
 
 def _attacks(bench: Bench) -> Sequence[str]:
-    return (*ATTACKS, *(() if bench.likelihood is None else ("known_generator",)))
+    whole = tuple(WHOLE + name for name in ATTACKS) if child_tables(bench.schema) else ()
+    return (*ATTACKS, *whole, *(() if bench.likelihood is None else ("known_generator",)))
+
+
+def _views(bench: Bench) -> Sequence[str]:
+    """Patients' own columns, by the name of their table, and whole patients; none where the two are one."""
+    return (bench.schema.subject, _WITH_ROWS) if child_tables(bench.schema) else ()
 
 
 def _secrets(bench: Bench) -> Sequence[str]:
-    return [name for name in secrets(bench.parts) if name in bench.parts.coding.names]
+    parts = whole_patients(bench)
+    return [name for name in secrets(parts) if name in parts.coding.names]
 
 
 _WHO = "who was learned from can be told from the synthetic patients"
@@ -208,6 +224,7 @@ METRICS: Mapping[str, Metric] = {
         section="privacy",
         direction="lower",
         measure=_outliers,
+        scopes=_views,
         words=MetricWords(
             title="Near copies of patients who stand apart",
             failed="Patients unlike all others reappear, or nearly, among the synthetic ones because they were learned "

@@ -131,7 +131,9 @@ def audit_result(
     checks = [audit_check(one.mechanism, one.best, claimed=one.claimed) for one in audited]
     if recomposed is not None:
         checks.insert(0, account_check(recomposed=recomposed, claimed=claimed))
-    best = max((one.best for one in audited), key=lambda bound: bound.epsilon)
+    # A mechanism that was made to promise more than is claimed here may certify more, and breaks nothing.
+    own = [one.best for one in audited if one.claimed <= claimed] or [one.best for one in audited]
+    best = max(own, key=lambda bound: (bound.epsilon, bound.ceiling))
     profile = AuditProfile(
         confidence=confidence,
         lower_bound=best.epsilon,

@@ -26,6 +26,7 @@ def hold_to_policy(
     required_suite: str | None,
     audit_required: bool,
     audited: float | None,
+    audit_failed: bool = False,
 ) -> SuiteResult:
     """Add a check for each demand of the release's policy that the result does not meet, or an audit that broke it.
 
@@ -37,6 +38,7 @@ def hold_to_policy(
         required_suite: name or path of the suite that the policy requires; None for none.
         audit_required: whether the policy asks for an audit.
         audited: lower bound on epsilon that an audit found; None where no audit ran.
+        audit_failed: whether any check of that audit failed; one of them is whether the account adds up.
     """
     unmet = []
     if required_suite is not None and not _same(suite, required_suite):
@@ -47,11 +49,12 @@ def hold_to_policy(
         why = f"Policy {policy!r} of the release requires an audit of epsilon; this report holds none."
         rationale = "The release's policy asks whether an attack shows more than the epsilon that was promised."
         unmet.append(_unmet("required_audit", op="<=", bound=epsilon, why=why, rationale=rationale))
-    if audited is not None and audited > epsilon:
-        why = (
-            f"An audit certified an epsilon of at least {audited:.3f}, and {epsilon:g} is promised: the code is wrong."
-        )
-        rationale = "A lower bound above the promise shows that it was broken, whether or not a policy asked for it."
+    if audited is not None and (audited > epsilon or audit_failed):
+        why = f"The audit of the release failed; it certified an epsilon of at least {audited:.3f} of {epsilon:g}."
+        if audited > epsilon:
+            why = f"An audit certified an epsilon of at least {audited:.3f}, and {epsilon:g} is promised: "
+            why += "the code is wrong."
+        rationale = "An audit that fails shows that the promise was broken, whether or not a policy asked for it."
         broken = _unmet("required_audit", op="<=", bound=epsilon, why=why, rationale=rationale)
         unmet.append(replace(broken, value=audited, verdict="fail", counts_as="fail"))
     checks = (*result.checks, *unmet)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from synthehr.evaluation.bench import Bench
 from synthehr.evaluation.coding import Coding, ColumnCoding, Values, code
 from synthehr.evaluation.cohorts import Part, Parts
-from synthehr.evaluation.discriminator import Discrimination, discriminate
+from synthehr.evaluation.discriminator import discrimination
 from synthehr.evaluation.longitudinal_cells import is_measured, step_edges
 from synthehr.evaluation.longitudinal_rows import CodeStream, Name, Person, child_tables, read_person, read_streams
 from synthehr.evaluation.measurement import Measurement, Scope, undefined
@@ -55,7 +55,7 @@ def whole_discrimination(bench: Bench, scope: Scope) -> Measurement:
     metric = "patient_c2st_auc"
     if not child_tables(bench.schema):
         return undefined(metric, scope, "lower", "The schema declares one table, so patients have no rows in time.")
-    return bench.once(_discrimination).measurement(metric)
+    return bench.once(whole_bench).once(discrimination).measurement(metric)
 
 
 def whole_prediction(bench: Bench, scope: Scope) -> Measurement:
@@ -74,18 +74,20 @@ def whole_prediction(bench: Bench, scope: Scope) -> Measurement:
 
 
 def whole_bench(bench: Bench) -> Bench:
-    """A bench of the same cohorts on which everything that looks at patients' own columns sees whole patients."""
+    """A bench of the same cohorts on which everything that looks at patients' own columns sees whole patients.
+
+    Where the schema declares one table it is the bench itself.
+    """
+    if not child_tables(bench.schema):
+        return bench
     return Bench(
         train=bench.train,
         holdout=bench.holdout,
         synthetic=bench.synthetic,
         parts=whole_patients(bench),
         asked=bench.asked,
+        likelihood=bench.likelihood,
     )
-
-
-def _discrimination(bench: Bench) -> Discrimination:
-    return discriminate(whole_patients(bench))
 
 
 def _widened(bench: Bench) -> Parts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from synthehr.evaluation.bench import Bench
@@ -12,7 +13,8 @@ from synthehr.evaluation.intervals import difference_of_proportions, wilson
 from synthehr.evaluation.longitudinal_rows import Histories, Person, child_tables, histories
 from synthehr.evaluation.measurement import Measurement, Scope, undefined
 from synthehr.evaluation.validity import declared_types, forbidden
-from synthehr.schema.rules import Rule
+from synthehr.schema.model import Schema
+from synthehr.schema.rules import Above, Rule
 
 __all__ = ["row_rule_violations", "row_rules", "row_schema_violations"]
 
@@ -56,11 +58,26 @@ def row_rule_violations(bench: Bench, scope: Scope) -> Measurement:
         found = np.zeros(len(person), dtype=bool)
         for rule in rules:
             rows = person.tables[rule.table]
-            holds = rule.holds(declared_types(rows.values, h.schema.tables[rule.table])).to_numpy()
+            frame = declared_types(rows.values, h.schema.tables[rule.table])
+            holds = rule.holds(frame, _above(person, h.schema, rule.table)).to_numpy()
             found[rows.owner[~holds]] = True
         return found
 
     return _rates("row_rule_violations", scope, h, broken)
+
+
+def _above(person: Person, schema: Schema, table: str) -> Above:
+    """What the ancestors of a table's rows hold."""
+
+    def above(of: str, column: str) -> pl.Series:
+        up, at = schema.tables[table].parent, person.tables[table].parent
+        while up != of:
+            assert up is not None, "a rule reads ancestors alone"
+            at, up = person.tables[up].parent[at], schema.tables[up].parent
+        values = person.root.values if of == schema.subject else person.tables[of].values
+        return declared_types(values, schema.tables[of])[column].gather(at)
+
+    return above
 
 
 def row_rules(bench: Bench) -> tuple[Rule, ...]:

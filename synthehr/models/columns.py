@@ -24,6 +24,7 @@ __all__ = [
     "Learned",
     "all_cells",
     "cells_above",
+    "counts_by_code",
     "repeated_columns",
 ]
 
@@ -73,7 +74,7 @@ def repeated_columns(
                 cells, of = nullable(own[past.of]), place[past.of]
             case "seen":
                 cells = Values(values=("false", "true"), other=False, nullable=False)
-            case "index" | "elapsed":
+            case "index" | "remaining" | "elapsed" | "left":
                 cells = context[past.of]
         found.append(Repeated(role=past.role, name=name, cells=cells, of=of, code=code))
     return tuple(found)
@@ -86,11 +87,19 @@ def all_cells(made: ConditionalTable, domain: Sequence[ColumnDomain], above: Lea
     return {**own, **context, **{past.name: past.cells for past in repeated_columns(made, own, context)}}
 
 
+def counts_by_code(column: ColumnDomain, cells: PerCode) -> FloatArray:
+    """Patients by code and cell of a column that depends on it. Shape: ``(codes, cells)``."""
+    counts = np.zeros((len(column.parts), cells.size))
+    for at, part in enumerate(column.parts):
+        counts[at, cells.middles(at)] = part.counts
+    return counts
+
+
 class Expectation:
     """Joint counts of two columns as far as one-way counts and the structure of a table tell them.
 
     Columns are independent, but where a row is a patient's first its gap, its elapsed time and what it repeats of the
-    row before are missing together.
+    row before are missing together, and what depends on a code was bought by code.
 
     Args:
         made: the table.
@@ -108,6 +117,11 @@ class Expectation:
         self._made, self._patients = made, patients
         self._counts = [np.maximum(column.counts, 0.0) for column in columns]
         self._place = {name: at for at, name in enumerate(made.names)}
+        self._by_code = {
+            (self._place[column.cells.per], self._place[column.name]): counts_by_code(column, column.cells)
+            for column in columns
+            if column.parts and isinstance(column.cells, PerCode)
+        }
         self._fixed = self._cells_of_first([column.cells for column in columns])
         self._firsts = min((float(self._counts[at][cell]) for at, cell in self._fixed.items()), default=0.0)
 
@@ -119,7 +133,7 @@ class Expectation:
             if past is None:
                 if name == GAP and self._made.depth == 1:
                     found[at] = cell_of_none(cells[at])
-            elif past.role in {"last", "elapsed"}:
+            elif past.role in {"last", "elapsed", "left"}:
                 found[at] = cell_of_none(cells[at])
             elif past.role == "index" and self._made.depth == 1:
                 found[at] = int(cells_of(pl.DataFrame({"at": [1]}), "at", cells[at])[0])
@@ -128,6 +142,10 @@ class Expectation:
     def pair(self, pair: tuple[int, ...]) -> FloatArray:
         """Patients in each pair of cells, of the shape of both columns' cells."""
         i, j = pair
+        if (i, j) in self._by_code:
+            return self._by_code[i, j]
+        if (j, i) in self._by_code:
+            return self._by_code[j, i].T
         if i not in self._fixed or j not in self._fixed:
             return np.asarray(np.outer(self._counts[i], self._counts[j]) / self._patients, dtype=np.float64)
         rest, both = self._patients - self._firsts, np.zeros((len(self._counts[i]), len(self._counts[j])))

@@ -101,6 +101,7 @@ class _TableFit:
         self._made, self._plan, self._rows, self._tools = made, plan, rows, tools
         self._prefix = stage_prefix(made)
         self._kept, self._settings = tools.kept, tools.settings
+        self._focus = tools.settings.rows.focus if made.depth else tools.settings.choice.focus
         self._patients: float = patients
 
     def _buy_domain(self) -> list[ColumnDomain]:
@@ -184,7 +185,7 @@ class _TableFit:
             event=plan.buying,
             price=choice.price,
             most=len(plan.candidates) if groups is None else choice.triples_bought,
-            emphasis=np.array([choice.focus if focus & set(columns) else 1.0 for columns in plan.candidates]),
+            emphasis=np.array([self._focus if focus & set(columns) else 1.0 for columns in plan.candidates]),
         )
         return [float(share) for share in shares]
 

@@ -11,8 +11,13 @@ from torch import Tensor, nn
 __all__ = ["Learner"]
 
 
+_SMALL = 1e-8
+
+
 class Learner:
-    """Steps of Adam, with a rate that falls as half a cosine over ``steps``, or stays where ``steps`` is None.
+    """Steps of Adam (Kingma and Ba 2015), the rate falling as half a cosine over ``steps`` or staying where it is None.
+
+    torch's own optimisers load its compiler, which takes longer than a small table's fit.
 
     Attributes:
         done: steps taken.
@@ -22,11 +27,14 @@ class Learner:
         self.network = network
         self.done = 0
         self._rate, self._steps = rate, steps
-        self._adam = torch.optim.Adam(network.parameters(), lr=rate, betas=betas)
+        self._betas, self._parameters = betas, list(network.parameters())
+        self._first = [torch.zeros_like(weight) for weight in self._parameters]
+        self._second = [torch.zeros_like(weight) for weight in self._parameters]
 
     def clear(self) -> None:
         """Forget gradients."""
-        self._adam.zero_grad(set_to_none=True)
+        for weight in self._parameters:
+            weight.grad = None
 
     def follow(self, loss: Tensor) -> None:
         """One step down the gradient of a loss."""
@@ -36,18 +44,26 @@ class Learner:
 
     def step(self) -> None:
         """One step along the gradients that the parameters hold."""
+        rate = self._rate
         if self._steps is not None:
-            part = min(self.done / self._steps, 1.0)
-            for group in self._adam.param_groups:
-                group["lr"] = self._rate * 0.5 * (1.0 + math.cos(math.pi * part))
-        self._adam.step()
+            rate *= 0.5 * (1.0 + math.cos(math.pi * min(self.done / self._steps, 1.0)))
         self.done += 1
+        keep, keep_square = self._betas
+        scale = math.sqrt(1.0 - keep_square**self.done)
+        with torch.no_grad():
+            for weight, first, second in zip(self._parameters, self._first, self._second, strict=True):
+                if weight.grad is None:
+                    continue
+                first.lerp_(weight.grad, 1.0 - keep)
+                second.mul_(keep_square).addcmul_(weight.grad, weight.grad, value=1.0 - keep_square)
+                size = (second.sqrt() / scale).add_(_SMALL)
+                weight.addcdiv_(first, size, value=-rate / (1.0 - keep**self.done))
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, Adam's moments and the number of steps, by name."""
         held = {f"weight.{name}": value for name, value in self.network.state_dict().items()}
-        for at, state in self._adam.state_dict()["state"].items():
-            held |= {f"adam.{at}.{name}": value for name, value in state.items()}
+        for at, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
+            held |= {f"adam.{at}.exp_avg": first, f"adam.{at}.exp_avg_sq": second}
         return {**held, "done": torch.tensor(self.done)}
 
     def restore(self, held: Mapping[str, Tensor]) -> None:
@@ -55,10 +71,7 @@ class Learner:
         self.network.load_state_dict(
             {name.removeprefix("weight."): value for name, value in held.items() if name.startswith("weight.")}
         )
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in held.items():
-            if name.startswith("adam."):
-                _, at, moment = name.split(".")
-                state.setdefault(int(at), {})[moment] = value
-        self._adam.load_state_dict({**self._adam.state_dict(), "state": state})
+        for at, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
+            first.copy_(held[f"adam.{at}.exp_avg"])
+            second.copy_(held[f"adam.{at}.exp_avg_sq"])
         self.done = int(held["done"])

@@ -142,12 +142,15 @@ def fit_conditional(
         before: the model so far, with a term for each measured histogram, in order.
         measured: histograms with the column.
         rows: made up by the model so far.
-        allowed: which cells the column may have in these rows, shape ``(size,)``.
+        allowed: which cells the column may have in each row, shape ``(rows, size)``, or in all, ``(1, size)``.
         ridge: how much weights are held back.
         steps: of L-BFGS, at most.
     """
     weight = torch.from_numpy(rows.weight)
-    problem = [_Part.of(one, term, rows, allowed) for one, term in zip(measured, _terms(before, measured), strict=True)]
+    somewhere: np.ndarray = np.any(allowed, axis=0)
+    problem = [
+        _Part.of(one, term, rows, somewhere) for one, term in zip(measured, _terms(before, measured), strict=True)
+    ]
     closed = torch.from_numpy(np.where(allowed, 0.0, -1e9))
     # Weights of places that few rows have are as easy to move as others once each is scaled by its own.
     parameters = [(part.start / part.scale).requires_grad_() for part in problem]

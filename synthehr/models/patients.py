@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from synthehr.encoding.lattice import from_number
 from synthehr.encoding.unroll import ConditionalTable
 from synthehr.models.columns import Learned
 from synthehr.models.drawing import Drawing
-from synthehr.models.rollout import Rolled, Roller, rolled_patients, row_places
+from synthehr.models.rollout import Rolled, Roller, first_and_last, rolled_patients, row_places
 from synthehr.randomness import seeded
-from synthehr.schema.model import IdColumn, Schema, Table, dtype_of
-from synthehr.schema.rules import Rule
+from synthehr.schema.model import IdColumn, Schema, dtype_of
+from synthehr.schema.rules import Above, Rule
 
 __all__ = ["Patients", "joined", "structural_rules"]
 
@@ -22,18 +25,51 @@ __all__ = ["Patients", "joined", "structural_rules"]
 _BATCH = 4096
 
 
-def structural_rules(made: ConditionalTable, declared: Mapping[str, Table]) -> list[Rule]:
-    """What holds of patients by construction: who has rows in a table that is ordered has a time of the first."""
-    found = []
-    for child, table in declared.items():
-        first, rows = f"[first of {child}]", f"[rows of {child}]"
-        if (
-            first in made.own
-            and table.order_by is not None
-            and not getattr(table.kept[table.order_by], "nullable", False)
-        ):
-            expression = (pl.col(rows) == 0) | pl.col(first).is_not_null()
-            found.append(Rule(f"{first} where there are {rows}", made.name, (rows, first), expression))
+@dataclass(frozen=True, slots=True)
+class _OfTimes(Rule):
+    """A rule on the times of rows, held to the patient's first and last: what is between them cannot break it.
+
+    Attributes:
+        rule: as it was declared, on the column that orders a child table and on the patients' own.
+        limit: see :class:`~synthehr.encoding.unroll.ConditionalTable`.
+        order: the declaration of the column that orders.
+    """
+
+    rule: Rule | None = None
+    limit: str | None = None
+    order: Any = None
+
+    def holds(self, frame: pl.DataFrame, above: Above | None = None) -> pl.Series:
+        """Whether each patient's first and last rows, where there are any, meet the rule. Shape: ``(patients,)``."""
+        assert self.rule is not None and above is None, "made of one, for patients, who have no ancestors"
+        met = np.ones(frame.height, dtype=bool)
+        for time in first_and_last(frame, self.rule.table, limit=self.limit, order=self.order):
+            there = from_number(time, self.order).alias(self.rule.columns[0]).to_frame()
+            met &= self.rule.holds(there, lambda _, column: frame[column]).to_numpy()
+        return pl.Series("holds", met | (frame[f"[rows of {self.rule.table}]"] == 0).to_numpy())
+
+
+def structural_rules(tables: Mapping[str, ConditionalTable], schema: Schema) -> list[Rule]:
+    """What holds of patients because of their rows.
+
+    Who has rows in a table that is ordered has a time of the first, and where a declared rule sets the times of rows
+    against what the patient's own row holds, those of the first and the last meet it.
+    """
+    found: list[Rule] = []
+    own, subject = tables[schema.subject].own, schema.subject
+    for child, table in schema.tables.items():
+        order = None if table.order_by is None else table.kept[table.order_by]
+        if child not in tables or tables[child].depth != 1 or order is None or getattr(order, "nullable", False):
+            continue
+        limit = tables[child].limit
+        rows, told = f"[rows of {child}]", f"[first of {child}]" if limit is None else f"[after {child}]"
+        expression = (pl.col(rows) == 0) | pl.col(told).is_not_null()
+        found.append(Rule(f"{told} where there are {rows}", subject, (rows, told), expression))
+        read = tuple(name for name in (rows, told, f"[span of {child}]") if name in own)
+        for rule in schema.parsed_rules:
+            of_patients = bool(rule.above) and all(of == subject for of, _ in rule.above)
+            if rule.table == child and rule.columns == (table.order_by,) and of_patients:
+                found.append(_OfTimes(rule.text, subject, read, expression, rule=rule, limit=limit, order=order))
     return found
 
 
@@ -113,10 +149,9 @@ class Patients:
 
     def _patients(self, frame: pl.DataFrame, done: int) -> pl.DataFrame:
         """The patients' table as it is declared, with new keys where it has any; ``done`` patients came before."""
-        key = self._numbers(done, frame.height)
         declared = self._schema.root.columns
         columns = [
-            key.alias(name) if isinstance(column, IdColumn) else frame[name]
+            self._numbers(done, frame.height).alias(name) if isinstance(column, IdColumn) else frame[name]
             for name, column in declared.items()
             if isinstance(column, IdColumn) or name in frame.columns
         ]
@@ -146,7 +181,9 @@ def _keys_alone(above: Rolled, made: ConditionalTable) -> Rolled:
     """The rows of a table that has nothing but keys."""
     of_patient, parents, _, _ = row_places(above, made)
     nothing = pl.DataFrame({"[nothing]": np.zeros(len(parents))})
-    return Rolled(frame=nothing, codes={}, of_patient=of_patient, parents=parents, time=None)
+    return Rolled(
+        frame=nothing, codes={}, of_patient=of_patient, parents=parents, time=None, table=made.name, above=above
+    )
 
 
 def joined(batches: Sequence[Mapping[str, pl.DataFrame]]) -> dict[str, pl.DataFrame]:

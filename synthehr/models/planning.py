@@ -69,6 +69,8 @@ class RowsSettings:
         pace: part of the way to what was fitted that weights go in a round. All of it overshoots: what rows are made
             up depends on the weights, and so does what fits them.
         ridge: how much weights are held back, for each unit of a histogram's noise.
+        focus: weight of sets that hold an outcome of an ancestor, where others have 1: of few patients with an outcome
+            each row's histogram is a small part.
     """
 
     patients: int = 6000
@@ -77,6 +79,7 @@ class RowsSettings:
     steps: int = 25
     pace: float = 0.5
     ridge: float = 0.3
+    focus: float = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,25 +162,38 @@ def stage_prefix(made: ConditionalTable) -> str:
     return f"{made.name}/" if made.depth else ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sets:
+    """The sets of columns of one table that may be bought together, a function of the schema alone."""
+
+    pairs: list[tuple[int, ...]]
+    triples: list[tuple[int, ...]]
+
+    @classmethod
+    def of(cls, made: ConditionalTable, choice: ChoiceSettings) -> _Sets:
+        names = made.names
+        focus = [at for at, name in enumerate(names) if name in focused(made)]
+        place = {name: at for at, name in enumerate(names)}
+        kin = [(place[past.of], place[name]) for name, past in made.history.items() if past.of in place]
+
+        def usable(chosen: tuple[int, ...]) -> bool:
+            return made.target(names[at] for at in chosen) is not None
+
+        def chosen(order: int, most: int) -> list[tuple[int, ...]]:
+            if not made.depth:
+                return candidates(len(names), order=order, focus=focus, most=most)
+            return candidates(
+                len(names), order=order, focus=focus, most=most, own=len(made.own), kin=kin, usable=usable
+            )
+
+        return cls(pairs=chosen(2, choice.pairs) or [(0, 0)], triples=chosen(3, choice.triples))
+
+
 def _plan_joints(
-    made: ConditionalTable, *, precision: float, shares: Shares, choice: ChoiceSettings
+    made: ConditionalTable, sets: _Sets, *, precision: float, shares: Shares
 ) -> tuple[JointPlan, JointPlan | None]:
     """The rounds of pairs and triples that share ``precision``, the sum of 1 / noise_multiplier**2."""
-    names, prefix = made.names, stage_prefix(made)
-    focus = [at for at, name in enumerate(names) if name in focused(made)]
-    place = {name: at for at, name in enumerate(names)}
-    kin = [(place[past.of], place[name]) for name, past in made.history.items() if past.of in place]
-
-    def usable(chosen: tuple[int, ...]) -> bool:
-        return made.target(names[at] for at in chosen) is not None
-
-    def chosen(order: int, most: int) -> list[tuple[int, ...]]:
-        if not made.depth:
-            return candidates(len(names), order=order, focus=focus, most=most)
-        return candidates(len(names), order=order, focus=focus, most=most, own=len(made.own), kin=kin, usable=usable)
-
-    pairs = chosen(2, choice.pairs) or [(0, 0)]
-    triples = chosen(3, choice.triples)
+    prefix, pairs, triples = stage_prefix(made), sets.pairs, sets.triples
     parts = {
         "weigh pairs": shares.choice / 2.0 if len(pairs) > 1 else 0.0,
         "pairs": shares.pairs,
@@ -204,11 +220,11 @@ def focused(made: ConditionalTable) -> set[str]:
 # Of a child table's share for its domain: for the number of patients with rows, and for the columns of history.
 _ROWS, _HISTORY = 0.02, 0.1
 # A child table's values hang on codes and its times span years: its domain is worth more of its budget.
-_DOMAIN_OF_ROWS = 2.0
+_DOMAIN_OF_ROWS = 4.0
 
 
 def _plan_table(
-    made: ConditionalTable, *, precision: float, shares: Shares, choice: ChoiceSettings, joint: float, delta: float
+    made: ConditionalTable, sets: _Sets, *, precision: float, shares: Shares, joint: float, delta: float
 ) -> TablePlan:
     """What is bought of one table with ``precision``, of which the domain gets its share and joints ``joint``."""
     prefix, domain = stage_prefix(made), shares.domain * precision
@@ -221,7 +237,7 @@ def _plan_table(
         if made.history:
             history = Gaussian(stage=f"{prefix}history", noise_multiplier=1.0 / math.sqrt(_HISTORY * whole))
             domain -= _HISTORY * whole
-    pairs, triples = _plan_joints(made, precision=joint * precision, shares=shares, choice=choice)
+    pairs, triples = _plan_joints(made, sets, precision=joint * precision, shares=shares)
     return TablePlan(
         rows=rows,
         domain=plan_domain(
@@ -268,15 +284,17 @@ def plan_fit(
     shares, parts = policy.shares, table_shares(tables)
     discovered = {name: _discovered(made) for name, made in tables.items()}
     selection = policy.selection_delta * budget.delta / max(sum(discovered.values()), 1)
+    # Once, not at each step of the search for the noise: a wide table has hundreds of thousands of triples.
+    sets = {name: _Sets.of(made, choice or ChoiceSettings()) for name, made in tables.items()}
 
     def measured(precision: float) -> FitPlan:
         joint = 1.0 - shares.domain - (shares.gradients if gradients is not None else 0.0)
         plans = {
             name: _plan_table(
                 made,
+                sets[name],
                 precision=parts[name] * precision,
                 shares=shares,
-                choice=choice or ChoiceSettings(),
                 joint=joint,
                 delta=selection * discovered[name],
             )

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from synthehr.encoding.codec import Decoder
-from synthehr.encoding.lattice import as_number, from_number, span_of
-from synthehr.encoding.unroll import GAP, OFFSET, ConditionalTable, changes
+from synthehr.encoding.lattice import as_number, from_number, lattice_of, span_of
+from synthehr.encoding.unroll import ENDS, GAP, OFFSET, ConditionalTable, changes
 from synthehr.models.columns import Learned
 from synthehr.privacy.history import cell_of_none
-from synthehr.privacy.partition import cells_of
+from synthehr.privacy.partition import Cells, Intervals, cells_of
 from synthehr.randomness import FloatArray, IntArray
 from synthehr.schema.model import Table
-from synthehr.schema.rules import Rule
+from synthehr.schema.rules import Above, Rule
 
-__all__ = ["Rolled", "Roller", "rolled_patients", "row_places"]
+__all__ = ["Rolled", "Roller", "first_and_last", "open_ends", "open_gaps", "rolled_patients", "row_places"]
 
 _TRIES = 100
 Floats = NDArray[np.float32]
@@ -35,6 +36,8 @@ class Rolled:
         of_patient: the patient of each row.
         parents: the row of each row's parent.
         time: of each row on its order column's scale, NaN where missing; None for tables without order.
+        table: its name.
+        above: the rows of the parent's table; None for the patients' own.
         left_out: rows that no draw made lawful.
     """
 
@@ -43,7 +46,21 @@ class Rolled:
     of_patient: IntArray
     parents: IntArray
     time: FloatArray | None
+    table: str
+    above: Rolled | None = None
     left_out: int = 0
+
+    def ancestors(self, rows: IntArray) -> Above:
+        """What these rows and their ancestors hold, for rows of a table that hang from them."""
+
+        def found(table: str, column: str) -> pl.Series:
+            rolled, at = self, rows
+            while rolled.table != table:
+                assert rolled.above is not None, "a rule reads ancestors alone"
+                rolled, at = rolled.above, rolled.parents[at]
+            return rolled.frame[column].gather(at)
+
+        return found
 
 
 def row_places(above: Rolled, made: ConditionalTable) -> tuple[IntArray, IntArray, IntArray, IntArray]:
@@ -66,7 +83,69 @@ def rolled_patients(frame: pl.DataFrame, learned: Learned) -> Rolled:
     """The patients' own table as what other tables hang from."""
     codes = {name: cells_of(frame, name, learned.cells[name]) for name in learned.made.own}
     everyone = np.arange(frame.height)
-    return Rolled(frame=frame, codes=codes, of_patient=everyone, parents=np.zeros_like(everyone), time=None)
+    return Rolled(
+        frame=frame,
+        codes=codes,
+        of_patient=everyone,
+        parents=np.zeros_like(everyone),
+        time=None,
+        table=learned.made.name,
+    )
+
+
+def first_and_last(
+    patients: pl.DataFrame, child: str, *, limit: str | None, order: Any
+) -> tuple[FloatArray, FloatArray]:
+    """The times of each patient's first and last row in a table, as the patient's own row tells them.
+
+    Args:
+        patients: own columns of the patients' conditional table.
+        child: the table.
+        limit: see :class:`~synthehr.encoding.unroll.ConditionalTable`.
+        order: the declared column that orders the table.
+
+    Returns:
+        On the column's scale, NaN where there is none, both of shape ``(patients,)``.
+    """
+    several = _floats(patients[f"[rows of {child}]"]) > 1.0
+    told = f"[span of {child}]"
+    span = np.where(several, np.nan_to_num(_floats(patients[told])), 0.0) if told in patients.columns else 0.0 * several
+    low, high = span_of(order)
+    if limit is None:
+        first = _floats(as_number(patients[f"[first of {child}]"]))
+        return np.clip(first, low, high), np.clip(first + span, low, high)
+    last = np.clip(_floats(as_number(patients[limit])) - _floats(patients[f"[after {child}]"]), low, high)
+    return np.clip(last - span, low, high), last
+
+
+def open_ends(*, begins: np.ndarray, final: np.ndarray, left: FloatArray, whole: FloatArray) -> np.ndarray:
+    """Whether each row may, and may not, be at the time of its patient's last row. Shape: ``(rows, 2)``, no first.
+
+    Args:
+        begins: whether it is the patient's first, shape ``(rows,)`` as all of these.
+        final: whether it is the patient's last.
+        left: from the row before to the patient's last, NaN where there is none.
+        whole: from the patient's first row to the last.
+    """
+    must = np.where(begins, whole <= 0.0, final | (left <= 0.0))
+    return np.stack([~must, must | ~begins], axis=1)
+
+
+def open_gaps(cells: Cells, left: FloatArray, *, ends: np.ndarray) -> np.ndarray:
+    """Which cells the time from the row before may have. Shape: ``(rows, cells)``.
+
+    Args:
+        cells: of the gap, that for nothing last.
+        left: from the row before to the patient's last, NaN where there is none; shape ``(rows,)``.
+        ends: whether each row is at the time of its patient's last, shape ``(rows,)``.
+    """
+    assert isinstance(cells, Intervals), "gaps are numbers"
+    known = np.nan_to_num(left, nan=np.inf)
+    allowed = np.ones((len(left), cells.size), dtype=bool)
+    allowed[:, 1 : cells.size - 1] = cells.edges[None, 1:-1] < known[:, None]
+    last = ends & ~np.isnan(left)
+    allowed[last, : cells.size - 1] = np.eye(cells.size - 1, dtype=bool)[cells.codes(pl.Series(left[last]))]
+    return allowed
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +155,7 @@ class _Past:
     Attributes:
         last: cells of the row before, shape ``(patients, own columns)``.
         time, first: of the row before and the first row, shape ``(patients,)``; NaN before there is one.
+        begin, end: of the first row and the last as they are known beforehand, shape ``(patients,)``; else NaN.
         before: for columns that depend on the code their cell in the last row of each code, ``(patients, codes)``.
         seen: whether there was a row of each code, ``(patients, codes)``.
     """
@@ -83,6 +163,8 @@ class _Past:
     last: IntArray
     time: FloatArray
     first: FloatArray
+    begin: FloatArray
+    end: FloatArray
     before: dict[str, IntArray]
     seen: np.ndarray
 
@@ -95,14 +177,17 @@ class _Step:
         of_patient: the patient of each, shape ``(rows,)``, as all that follow.
         parents: the parent's row.
         index: number of the row among its parent's, from 1.
-        first: whether it is the patient's first.
+        remaining: how many of these are left, with this one.
+        first, final: whether it is the patient's first, the patient's last.
         known: cells of the columns that are known before it is drawn, by name.
     """
 
     of_patient: IntArray
     parents: IntArray
     index: IntArray
+    remaining: IntArray
     first: np.ndarray
+    final: np.ndarray
     known: Mapping[str, IntArray]
 
     def of(self, rows: np.ndarray) -> _Step:
@@ -110,7 +195,9 @@ class _Step:
             of_patient=self.of_patient[rows],
             parents=self.parents[rows],
             index=self.index[rows],
+            remaining=self.remaining[rows],
             first=self.first[rows],
+            final=self.final[rows],
             known={name: cells[rows] for name, cells in self.known.items()},
         )
 
@@ -142,28 +229,37 @@ class Roller:
             history: whether cells of history are handed out too.
         """
         of_patient, parents, number, step = row_places(above, self.made)
-        past = self._nothing_yet(patients)
+        past = self._nothing_yet(patients, above)
+        final = np.append(step[1:] == 0, True)[: len(step)]
+        remaining = np.bincount(parents)[parents] - number + 1
         found: list[_Drawn] = []
         for rows in _by_step(step):
             now = _Step(
                 of_patient=of_patient[rows],
                 parents=parents[rows],
                 index=number[rows],
+                remaining=remaining[rows],
                 first=step[rows] == 0,
-                known=self._known(above, of_patient[rows], parents[rows], number[rows], past),
+                final=final[rows],
+                known=self._known(above, of_patient[rows], parents[rows], (number[rows], remaining[rows]), past),
             )
             drawn = self._lawful(now, past, above, draws)
             self._remember(past, now, drawn)
             found.append(drawn.moved(rows))
-        return self._whole(found, of_patient, parents, history=history)
+        return self._whole(found, of_patient, parents, above, history=history)
 
-    def _nothing_yet(self, patients: int) -> _Past:
+    def _nothing_yet(self, patients: int, above: Rolled) -> _Past:
         none = [self._none(name) for name in self.made.own]
         code = self._cells[self.made.code].size if self.made.code is not None else 0
+        begin, end = np.full((2, patients), np.nan)
+        if self._order is not None and not self.made.depth > 1:
+            begin, end = first_and_last(above.frame, self.made.name, limit=self.made.limit, order=self._order)
         return _Past(
             last=np.tile(np.array(none, dtype=np.int64), (patients, 1)),
             time=np.full(patients, np.nan),
             first=np.full(patients, np.nan),
+            begin=begin,
+            end=end,
             before={
                 name: np.full((patients, code), cell_of_none(self._cells[name]), dtype=np.int64)
                 for name, past in self.made.history.items()
@@ -177,19 +273,25 @@ class Roller:
         return cell_of_none(self._cells[name]) if name in self._cells else 0
 
     def _known(
-        self, above: Rolled, of_patient: IntArray, parents: IntArray, number: IntArray, past: _Past
+        self, above: Rolled, of_patient: IntArray, parents: IntArray, number: tuple[IntArray, IntArray], past: _Past
     ) -> dict[str, IntArray]:
         """The cells of context, and of history as far as it does not depend on the row's code."""
         known = {name: above.codes[column][parents] for name, column in self.made.context.items()}
         for name, history in self.made.history.items():
             if history.role == "last":
                 known[name] = past.last[of_patient, self._place[history.of]]
-            elif history.role == "index":
-                known[name] = cells_of(pl.DataFrame({"at": number}), "at", self._cells[name])
+            elif history.role in {"index", "remaining"}:
+                counted = number[history.role == "remaining"]
+                known[name] = cells_of(pl.DataFrame({"at": counted}), "at", self._cells[name])
             elif history.role == "elapsed":
-                elapsed = pl.Series("at", past.time[of_patient] - past.first[of_patient]).fill_nan(None)
-                known[name] = cells_of(elapsed.to_frame(), "at", self._cells[name])
+                known[name] = self._cells_of(name, past.time[of_patient] - past.first[of_patient])
+            elif history.role == "left":
+                known[name] = self._cells_of(name, past.end[of_patient] - past.time[of_patient])
         return known
+
+    def _cells_of(self, name: str, values: FloatArray) -> IntArray:
+        """The cells of numbers, NaN where missing, in a column of history."""
+        return cells_of(pl.Series("at", values).fill_nan(None).to_frame(), "at", self._cells[name])
 
     def _lawful(self, now: _Step, past: _Past, above: Rolled, draws: np.random.Generator) -> _Drawn:
         """One row for each patient, drawn until it meets the rules; those that never do are left out."""
@@ -198,7 +300,7 @@ class Roller:
             drawn = self._draw(now.of(left), left, past, above, draws)
             lawful = np.ones(len(left), dtype=bool)
             for rule in self._rules:
-                lawful &= rule.holds(drawn.frame).to_numpy()
+                lawful &= rule.holds(drawn.frame, above.ancestors(now.parents[left])).to_numpy()
             pieces.append(drawn.of(lawful))
             left = left[~lawful]
             if not len(left):
@@ -212,12 +314,12 @@ class Roller:
             name = conditional.target
             seen = past.seen[now.of_patient] if name == self.made.code else None
             scores = conditional.scores(codes, len(places), seen=seen)
-            self._allow(name, scores, now)
+            self._allow(name, scores, now, past, codes)
             codes[name] = _drawn(scores, draws)
             if name == self.made.code:
                 codes.update(self._of_code(codes[name], now.of_patient, past))
         frame = self._decoder.rows([codes[name] for name in self.made.own], draws)
-        time = self._time(frame, now, past, above)
+        time = self._time(frame, now, past, above, codes)
         return _Drawn(places=places, codes=codes, time=time, frame=self._with_times(frame, time))
 
     def _of_code(self, code: IntArray, of_patient: IntArray, past: _Past) -> Iterator[tuple[str, IntArray]]:
@@ -228,17 +330,30 @@ class Roller:
             elif history.role == "seen":
                 yield name, past.seen[of_patient, code].astype(np.int64)
 
-    def _allow(self, name: str, scores: Floats, now: _Step) -> None:
-        """A gap is missing where a row is the first of its parent, and nowhere else but where times may be."""
-        if name not in {GAP, OFFSET}:
+    def _allow(self, name: str, scores: Floats, now: _Step, past: _Past, codes: Mapping[str, IntArray]) -> None:
+        """A gap is missing where a row is the first of its parent, and nowhere else but where times may be.
+
+        Where it is known when a patient's last row is, no row lies after that.
+        """
+        if name not in {ENDS, GAP, OFFSET}:
+            return
+        of_patient = now.of_patient
+        left = past.end[of_patient] - past.time[of_patient]
+        if name == ENDS:
+            whole = past.end[of_patient] - past.begin[of_patient]
+            scores[~open_ends(begins=now.first, final=now.final, left=left, whole=whole)] = -np.inf
             return
         begins = now.index == 1
         missing, none = begins if name == GAP else ~begins, scores.shape[1] - 1
         scores[missing, :none] = -np.inf
         if not getattr(self._order, "nullable", False):
             scores[~missing, none] = -np.inf
+        if name == GAP and ENDS in codes:
+            scores[~open_gaps(self._cells[GAP], left, ends=codes[ENDS] == 1)] = -np.inf
 
-    def _time(self, frame: pl.DataFrame, now: _Step, past: _Past, above: Rolled) -> FloatArray | None:
+    def _time(
+        self, frame: pl.DataFrame, now: _Step, past: _Past, above: Rolled, codes: Mapping[str, IntArray]
+    ) -> FloatArray | None:
         """The time of each row, within the order column's bounds."""
         if self._order is None:
             return None
@@ -246,12 +361,15 @@ class Roller:
         time = past.time[now.of_patient]
         if GAP in self.made.own:
             time = time + _floats(frame[GAP])
+            if ENDS in codes:
+                end, before = past.end[now.of_patient], past.time[now.of_patient]
+                inside = np.maximum(before, np.minimum(time, end - lattice_of(self._order).step))
+                time = np.where(codes[ENDS] == 1, end, inside)
         if OFFSET in self.made.own:
             origin = above.time[now.parents] if self.made.follows_parent and above.time is not None else 0.0
             time = np.where(begins, origin + _floats(frame[OFFSET]), time)
         else:
-            first = _floats(as_number(above.frame[f"[first of {self.made.name}]"]))
-            time = np.where(begins, first[now.parents], time)
+            time = np.where(begins, past.begin[now.of_patient], time)
         low, high = span_of(self._order)
         return np.asarray(np.clip(time, low, high), dtype=np.float64)
 
@@ -281,7 +399,9 @@ class Roller:
             for name, cells in past.before.items():
                 cells[of_patient, code] = drawn.codes[self.made.history[name].of]
 
-    def _whole(self, found: Sequence[_Drawn], of_patient: IntArray, parents: IntArray, *, history: bool) -> Rolled:
+    def _whole(
+        self, found: Sequence[_Drawn], of_patient: IntArray, parents: IntArray, above: Rolled, *, history: bool
+    ) -> Rolled:
         drawn = _Drawn.joined(found) if found else self._draw_none()
         order = np.argsort(drawn.places, kind="stable")
         rows = drawn.places[order]
@@ -292,6 +412,8 @@ class Roller:
             of_patient=of_patient[rows],
             parents=parents[rows],
             time=None if drawn.time is None else drawn.time[order],
+            table=self.made.name,
+            above=above,
             left_out=len(of_patient) - len(rows),
         )
 

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 
 from synthehr.encoding.domain import ColumnDomain, Joint
-from synthehr.encoding.unroll import GAP, OFFSET, ConditionalTable
-from synthehr.models.columns import Learned
+from synthehr.encoding.unroll import ENDS, GAP, OFFSET, ConditionalTable, changes
+from synthehr.models.columns import Learned, counts_by_code
 from synthehr.models.loglinear import Conditional, Measured, Rows, Term, fit_conditional
 from synthehr.models.planning import RowsSettings
-from synthehr.models.rollout import Rolled, Roller
+from synthehr.models.rollout import Rolled, Roller, open_ends, open_gaps
 from synthehr.privacy.history import cell_of_none
-from synthehr.privacy.partition import Cells
+from synthehr.privacy.partition import Cells, PerCode
 from synthehr.randomness import FloatArray, IntArray, seeded
 from synthehr.schema.model import Table
 
@@ -60,6 +60,10 @@ class Search:
             noise = float(np.sqrt(column.variance.mean())) / patients
             self._add(column.name, Measured(given=(), share=column.counts / patients, noise=noise))
             self._start(column)
+            if isinstance(column.cells, PerCode) and made.target({column.name, column.cells.per}) == column.name:
+                counts = counts_by_code(column, column.cells)
+                noise = float(np.sqrt(np.mean(np.concatenate([part.variance for part in column.parts])))) / patients
+                self._add(column.name, Measured(given=(column.cells.per,), share=counts / patients, noise=noise))
 
     @property
     def conditionals(self) -> tuple[Conditional, ...]:
@@ -126,14 +130,16 @@ class Search:
 
     def _fit(self, name: str, rolled: Rolled) -> None:
         weight = weights_of(rolled)
-        allowed = np.ones(self._models[name].size, dtype=bool)
+        allowed = np.ones((1, self._models[name].size), dtype=bool)
         chosen = np.ones(len(weight), dtype=bool)
         forced = np.zeros(len(weight), dtype=bool)
         if name in {GAP, OFFSET}:
             begins = np.concatenate([[True], np.diff(rolled.parents) != 0])[: len(weight)]
             forced = begins if name == GAP else ~begins
             chosen = ~forced
-            allowed[cell_of_none(self._cells[name])] = self._nullable
+            allowed[:, cell_of_none(self._cells[name])] = self._nullable
+        if name in {ENDS, GAP} and ENDS in self._made.own:
+            allowed = allowed & _open(name, self._cells[name], rolled)
         places = np.flatnonzero(chosen)
         if not len(places):
             return
@@ -155,7 +161,7 @@ class Search:
                 weight=weight[places],
                 seen=seen,
             ),
-            allowed=allowed,
+            allowed=allowed if len(allowed) == 1 else allowed[places],
             ridge=self._settings.ridge,
             steps=self._settings.steps,
         )
@@ -174,6 +180,20 @@ class Search:
             counts = np.bincount(cell, weights=weight, minlength=int(np.prod(shape)))
             found.append(np.asarray(counts.reshape(shape), dtype=np.float64))
         return found
+
+
+def _open(name: str, cells: Cells, rolled: Rolled) -> np.ndarray:
+    """Which cells the end or the gap of each row may have, given when the patient's last row is: ``(rows, cells)``."""
+    assert rolled.time is not None, "rows with gaps have times"
+    begins = changes(rolled.of_patient)
+    final = np.append(begins[1:], True)[: len(begins)]
+    before = np.where(begins, np.nan, np.concatenate([[np.nan], rolled.time[:-1]])[: len(begins)])
+    of_patient = np.cumsum(begins) - 1
+    last = rolled.time[final][of_patient]
+    if name == GAP:
+        return open_gaps(cells, last - before, ends=rolled.codes[ENDS] == 1)
+    first = rolled.time[begins][of_patient]
+    return open_ends(begins=begins, final=final, left=last - before, whole=last - first)
 
 
 def weights_of(rolled: Rolled) -> FloatArray:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 
 from synthehr.cohort import Cohort
@@ -23,12 +24,13 @@ from synthehr.models.fitting import Fitted, FitTools, PatientsFit, RowsFit
 from synthehr.models.marginals import Targets
 from synthehr.models.networks import Generator
 from synthehr.models.packing import terms_of, weights_of
+from synthehr.models.patients import structural_rules
 from synthehr.models.phase import GradientPhase, GradientSettings
 from synthehr.models.planning import FitPlan, TrainingSettings, plan_fit
 from synthehr.models.rollout import Roller, rolled_patients
 from synthehr.models.sampling import Sampler
 from synthehr.models.tvae import VariationalPhase, VariationalSettings
-from synthehr.privacy.accountant import Account, EpsilonDelta, PoissonSampledGaussian, epsilon_of
+from synthehr.privacy.accountant import Account, EpsilonDelta, PoissonSampledGaussian, spent_at_most
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.policy import Policy, load_policy
 from synthehr.privacy.rows import GradientMechanism, PrivateCodes
@@ -42,6 +44,9 @@ _AUTO = (
     "auto: on the flat tables that were measured private gradients showed no gain for their budget, "
     "so all of it goes to histograms"
 )
+
+# Patients made up to fit rows on: so many times as are needed, since rules leave some out, and how few are too few.
+_SPARE, _FEWEST_LAWFUL = 3, 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,8 +267,9 @@ class _Run:
         """Learn the other tables, ancestors first, on patients that the model makes up."""
         subject, settings = self.schema.subject, self.settings.rows
         learned, draws = fitted[subject].learned, seeded(self.seed, 6, 0)
-        codes = Sampler(generator.cpu()).plain(settings.patients, draws)
-        frame = Decoder(learned.domain, learned.made.table).rows(codes, draws)
+        codes = Sampler(generator.cpu()).plain(_SPARE * settings.patients, draws)
+        frame = self._lawful(Decoder(learned.domain, learned.made.table).rows(codes, draws))
+        frame = frame[: settings.patients]
         made_up = {subject: rolled_patients(frame, learned)}
         for name, made in self.learnable.items():
             parent = self.schema.tables[name].parent
@@ -274,6 +280,14 @@ class _Run:
             if any(table.parent == name for table in self.schema.tables.values()):
                 roller = Roller(fitted[name].learned, self.schema.tables[name], rules=())
                 made_up[name] = roller.roll(made_up[parent], seeded(self.seed, 8, made.depth), patients=frame.height)
+
+    def _lawful(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The patients that meet the rules, as those of a release do; all of them where hardly any does."""
+        own = [rule for rule in self.schema.parsed_rules if rule.table == self.schema.subject]
+        kept = frame
+        for rule in [*own, *structural_rules(self.learnable, self.schema)]:
+            kept = kept.filter(rule.holds(kept))
+        return kept if kept.height >= _FEWEST_LAWFUL else frame
 
     def _count_and_plan(self) -> tuple[int, FitPlan]:
         share = self.policy.shares.count * self.budget.epsilon
@@ -343,7 +357,7 @@ class _Run:
 
     def _tell(self, stage: str, step: int, total: int) -> None:
         if self._on_progress is not None:
-            spent = epsilon_of(self.account.events, delta=self.budget.delta) if step == total else None
+            spent = spent_at_most(self.account.events, delta=self.budget.delta) if step == total else None
             self._on_progress(
                 Progress(
                     stage=stage,

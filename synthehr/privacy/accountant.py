@@ -20,6 +20,7 @@ __all__ = [
     "PoissonSampledGaussian",
     "calibrate",
     "epsilon_of",
+    "spent_at_most",
 ]
 
 
@@ -101,6 +102,76 @@ def _gaussian(noise_multiplier: float, sampling_probability: float, interval: fl
     )
 
 
+def spent_at_most(events: Iterable[Event], *, delta: float) -> float:
+    """No less than what :func:`epsilon_of` stands for, without composing distributions where no event is sampled.
+
+    Gaussian mechanisms together are one, whose epsilon is known (Balle and Wang 2018, Theorem 8); the others' epsilons
+    and deltas are added. Where steps are sampled it is :func:`epsilon_of` itself.
+    """
+    events = tuple(events)
+    if any(isinstance(event, PoissonSampledGaussian) for event in events):
+        return epsilon_of(events, delta=delta)
+    return _about(events, delta=delta)
+
+
+def _about(events: Sequence[Event], *, delta: float) -> float:
+    """Epsilon of the Gaussian mechanism that the events together come near to, for a first guess.
+
+    Many sampled steps are nearly one Gaussian of precision ``q**2 * steps * (exp(1 / noise**2) - 1)`` (Bu et al. 2020).
+    """
+    squared, epsilon = 0.0, 0.0
+    for event in events:
+        match event:
+            case Gaussian(count=count, noise_multiplier=noise):
+                squared += count / noise**2
+            case PoissonSampledGaussian(count=count, noise_multiplier=noise, sampling_probability=rate):
+                squared += count * min(1.0 / noise**2, rate**2 * math.expm1(min(1.0 / noise**2, 500.0)))
+            case EpsilonDelta():
+                epsilon, delta = epsilon + event.count * event.epsilon, delta - event.count * event.delta
+    if delta <= 0.0:
+        return math.inf
+    return epsilon + (_epsilon_of_gaussian(math.sqrt(squared), delta=delta) if squared else 0.0)
+
+
+def _epsilon_of_gaussian(shift: float, *, delta: float) -> float:
+    """The smallest epsilon of two normal distributions of variance 1 that are ``shift`` apart."""
+    from scipy.special import log_ndtr
+
+    def exceeds(epsilon: float) -> bool:
+        first = math.exp(log_ndtr(shift / 2.0 - epsilon / shift))
+        return first - math.exp(epsilon + log_ndtr(-shift / 2.0 - epsilon / shift)) > delta
+
+    low, high = 0.0, 1.0
+    while exceeds(high):
+        low, high = high, 2.0 * high
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if exceeds(middle) else (low, middle)
+    return high
+
+
+def _guess(events_at: Callable[[float], Sequence[Event]], *, budget: Budget) -> float:
+    """The logarithm of a scale that about spends the budget, by :func:`_about`."""
+    low, high = math.log(1e-6), math.inf
+    guess = 0.0
+    for _ in range(60):
+        spent = _about(events_at(math.exp(guess)), delta=budget.delta)
+        if abs(spent / budget.epsilon - _AIM) < 1e-4:
+            break
+        low, high = (guess, high) if spent < _AIM * budget.epsilon else (low, guess)
+        # Where little is spent epsilon grows as the scale does, where much is as its square.
+        power = 1.0 + min(spent, budget.epsilon) / (2.0 + min(spent, budget.epsilon))
+        ratio = _AIM * budget.epsilon / max(spent, 1e-12)
+        guess += max(-2.0, min(2.0, math.log(max(ratio, 1e-9)) / power))
+        if not low < guess < high:
+            guess = (low + high) / 2.0
+    return guess
+
+
+# Of the budget's epsilon: the middle of what is near enough to it.
+_AIM = 0.9995
+
+
 def calibrate(events_at: Callable[[float], Sequence[Event]], *, budget: Budget) -> float:
     """A scale at which ``events_at(scale)`` spends at most the budget's epsilon, and at least 99.9 % of it.
 
@@ -111,27 +182,49 @@ def calibrate(events_at: Callable[[float], Sequence[Event]], *, budget: Budget) 
     Raises:
         BudgetExceededError: no scale down to a millionth fits, as when delta alone is overspent.
     """
-    fits, exceeds = math.log(1e-6), math.inf
-    if epsilon_of(events_at(1e-6), delta=budget.delta) > budget.epsilon:
-        raise BudgetExceededError(
-            f"nothing can be bought at epsilon {budget.epsilon:g} and delta {budget.delta:g}: raise one of them"
-        )
-    guess = 0.0
+    fits, exceeds = -math.inf, math.inf
+    guess = _guess(events_at, budget=budget)
+    nearby = (_about(events_at(math.exp(guess + step)), delta=budget.delta) for step in (0.0, 0.01))
+    power = _power(*nearby, step=0.01)
+    before: tuple[float, float] | None = None
     while exceeds - fits > 1e-9:
         spent = epsilon_of(events_at(math.exp(guess)), delta=budget.delta)
         if 0.999 * budget.epsilon <= spent <= budget.epsilon:
             return math.exp(guess)
         fits, exceeds = (guess, exceeds) if spent <= budget.epsilon else (fits, guess)
-        # Epsilon grows about as the scale does, so step by the ratio; halve the bracket where that leaves it.
-        step = (
-            math.log(0.9995 * budget.epsilon / spent)
-            if 0.0 < spent < math.inf
-            else math.copysign(1.0, budget.epsilon - spent)
-        )
-        guess += step
+        if fits == -math.inf:
+            fits = _least_that_fits(events_at, budget=budget)
+        # Epsilon grows about as a power of the scale, so step by the ratio; halve the bracket where that leaves it.
+        if 0.0 < spent < math.inf:
+            if before is not None and before[0] != guess:
+                power = _power(before[1], spent, step=guess - before[0])
+            before = guess, spent
+            guess += math.log(_AIM * budget.epsilon / spent) / power
+        else:
+            guess += math.copysign(1.0, budget.epsilon - spent)
         if not fits < guess < exceeds:
             guess = (fits + exceeds) / 2.0
     return math.exp(fits)
+
+
+def _power(first: float, second: float, *, step: float) -> float:
+    """Of the scale that epsilon grows as, from two epsilons at logarithms of scales that are ``step`` apart."""
+    if not (0.0 < first < math.inf and 0.0 < second < math.inf):
+        return 1.0
+    return max(0.25, min(4.0, math.log(second / first) / step))
+
+
+def _least_that_fits(events_at: Callable[[float], Sequence[Event]], *, budget: Budget) -> float:
+    """The logarithm of the smallest scale that is tried.
+
+    Raises:
+        BudgetExceededError: it exceeds the budget.
+    """
+    if epsilon_of(events_at(1e-6), delta=budget.delta) > budget.epsilon:
+        raise BudgetExceededError(
+            f"nothing can be bought at epsilon {budget.epsilon:g} and delta {budget.delta:g}: raise one of them"
+        )
+    return math.log(1e-6)
 
 
 class Account:

@@ -14,7 +14,7 @@ from synthehr.randomness import IntArray
 
 __all__ = ["Repeated", "cell_of_none", "history_of"]
 
-Role: TypeAlias = Literal["last", "before", "seen", "index", "elapsed"]
+Role: TypeAlias = Literal["last", "before", "seen", "index", "remaining", "elapsed", "left"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,8 @@ class Repeated:
     Attributes:
         role: ``last``: a column's cell in the patient's row before; ``before``: its cell in the patient's last row of
             the same code; ``seen``: whether there was such a row; ``index``: the number of the row among its
-            parent's, from 1; ``elapsed``: a value that the rows bring, see ``name``.
+            parent's, from 1; ``remaining``: how many of these are left, with this one; ``elapsed``, ``left``: a value
+            that the rows bring, see ``name``.
         name: of the column.
         cells: its cells; the last one stands for nothing.
         of: place of the own column that is repeated.
@@ -66,11 +67,14 @@ def history_of(
             case "seen":
                 ones = np.ones(len(own), dtype=np.int64)
                 found.append(_last_of_code(ones, own[:, column.code], owners, none=0))
-            case "index":
+            case "index" | "remaining":
                 starts = np.flatnonzero(_begins(parents))
-                number = np.arange(len(parents)) - np.repeat(starts, np.diff(np.append(starts, len(parents)))) + 1
+                rows = np.diff(np.append(starts, len(parents)))
+                number = np.arange(len(parents)) - np.repeat(starts, rows) + 1
+                if column.role == "remaining":
+                    number = np.repeat(rows, rows) - number + 1
                 found.append(cells_of(pl.DataFrame({"index": number}), "index", column.cells))
-            case "elapsed":
+            case "elapsed" | "left":
                 found.append(cells_of(frame, column.name, column.cells))
     return found
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from synthehr.evaluation.findings import ColumnProfile
-from synthehr.reporting.document import CheckEntry
+from synthehr.reporting.document import BoughtProfile, CheckEntry
 from synthehr.reporting.figures import Forest, Plot
 from synthehr.reporting.heat import HeatMap
 
@@ -117,15 +117,15 @@ class Cards:
         open: shown at once.
         folded: shown after a click.
         rows: too many for cards: a line each.
-        coarse: bins are pooled and shares rounded, as the public sees them.
+        bought: the real side is what the release bought, as the public sees it.
     """
 
     kind: Literal["cards"] = field(default="cards", init=False)
     name: str
-    open: tuple[ColumnProfile, ...]
-    folded: tuple[ColumnProfile, ...]
-    rows: tuple[ColumnProfile, ...]
-    coarse: bool = False
+    open: tuple[ColumnProfile | BoughtProfile, ...]
+    folded: tuple[ColumnProfile | BoughtProfile, ...]
+    rows: tuple[ColumnProfile | BoughtProfile, ...]
+    bought: bool = False
 
 
 Block = Text | Heading | Table | Drawing | Forests | Heat | Cards

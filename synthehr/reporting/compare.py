@@ -115,7 +115,7 @@ def compare(before: ReportDocument, after: ReportDocument) -> Comparison:
     if before.suite != after.suite:
         notes.append(f"The suites differ: {before.suite!r} and {after.suite!r}.")
     if before.audience != after.audience:
-        notes.append("One report is the public form, whose numbers are coarse.")
+        notes.append("One report is the public form, which holds no numbers of its checks.")
     bounds = [name for name in old if name in new and _gate(old[name]) != _gate(new[name])]
     if bounds:
         notes.append(f"These checks are held against another bound than before: {', '.join(bounds)}.")
@@ -187,11 +187,13 @@ def _promise(document: ReportDocument) -> str:
 def _side(check: CheckEntry | None) -> str:
     if check is None:
         return "not there"
-    return f"{check.counts_as}, {number(check.value)} ({span(check.ci)})"
+    return check.counts_as + ("" if check.value is None else f", {number(check.value)} ({span(check.ci)})")
 
 
 def _signed(check: CheckEntry | None) -> str:
-    return "" if check is None else f"{_SIGNS[check.counts_as]} {number(check.value)} ({span(check.ci)})"
+    if check is None:
+        return ""
+    return _SIGNS[check.counts_as] + ("" if check.value is None else f" {number(check.value)} ({span(check.ci)})")
 
 
 def _numbers(check: CheckEntry | None) -> JsonValue:

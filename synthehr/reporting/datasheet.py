@@ -25,6 +25,18 @@ _DROPPED = {
     "anchor": "dropped; times are kept relative to it",
 }
 _MOST_GROUPS = 12
+_MADE = {
+    "[gap]": "the time from the row before",
+    "[offset]": "the time of a row, counted from the row above it",
+    "[ends]": "whether the patient's rows run to the end of what is known of the patient",
+}
+_MADE_OF = {
+    "[rows of ": "how many rows table {} has for it",
+    "[first of ": "when its first row in table {} is",
+    "[span of ": "the time from its first row in table {} to its last",
+    "[after ": "the time from its last row in table {} to the end that a rule sets",
+}
+"""What the columns tell that stand for rows of other tables and for times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,15 +140,55 @@ def _learned(manifest: Manifest) -> list[str]:
         lines += ["| column | kind | treatment | cells | known by |", "|---|---|---|---|---|"]
         known = {record.name: record for record in records}
         reviewed = bool(manifest.schema_.get("reviewed", True))
-        lines += [_column(name, spec, known.get(name), reviewed=reviewed) for name, spec in declared.items()]
+        told = manifest.schema_["tables"][table]
+        lines += [
+            _column(name, spec, known.get(name), reviewed=reviewed, instead=_instead(name, told, known))
+            for name, spec in declared.items()
+        ]
+        made = [record for record in records if record.name not in declared]
         lines.append("")
+        if made:
+            lines += ["Learned in their place or beside them, and part of no record:", ""]
+            lines += ["| made for learning | what it tells | cells |", "|---|---|---|"]
+            lines += [
+                f"| {markdown_text(record.name)} | {markdown_text(_made(record.name, told))} | {len(record.counts)} |"
+                for record in made
+            ]
+            lines.append("")
     return lines
 
 
-def _column(name: str, spec: Mapping[str, Any], record: ColumnRecord | None, *, reviewed: bool) -> str:
+def _instead(name: str, table: Mapping[str, Any], known: Mapping[str, ColumnRecord]) -> str | None:
+    """What is learned in the place of a time of a table's rows, and what becomes of a key that cannot be made anew."""
+    if table.get("parent") and table["columns"][name]["kind"] == "id":
+        return None if name in (table.get("key"), table.get("foreign_key")) else "left empty"
+    difference = f"[{name} after {table.get('order_by')}]"
+    if difference in known:
+        return f"learned as the time from {table['order_by']}"
+    if name == table.get("order_by") and table.get("parent"):
+        return "learned as the time between rows, and that of the first or the last"
+    return None
+
+
+def _made(name: str, table: Mapping[str, Any]) -> str:
+    """What a column tells that stands in no record."""
+    if name in _MADE:
+        return _MADE[name]
+    for start, meaning in _MADE_OF.items():
+        if name.startswith(start):
+            return meaning.format(name.removeprefix(start).removesuffix("]"))
+    column, after, order = name.strip("[]").partition(" after ")
+    if after and order == table.get("order_by"):
+        return f"the time from {order} to {column}"
+    return "what the model needs to put rows together"
+
+
+def _column(
+    name: str, spec: Mapping[str, Any], record: ColumnRecord | None, *, reviewed: bool, instead: str | None = None
+) -> str:
     kind = str(spec["kind"])
     if record is None:
-        treatment, cells, known = _DROPPED.get(kind, "not learned by itself"), "", ""
+        treatment, cells, known = instead or _DROPPED.get(kind, "not learned by itself"), "", ""
     else:
         treatment, cells = "; ".join(_treatment(spec, record)), str(len(record.counts))
         free = reviewed and (spec.get("bounds") or spec.get("values") or kind == "boolean")
@@ -212,11 +264,28 @@ def _limits(manifest: Manifest) -> list[str]:
         "cut."
         for table, most in manifest.max_rows.items()
     ]
+    if manifest.tables:
+        lines.append(
+            "- Rows are made table by table, each from its patient and the rows above and before it: what rows of two "
+            "tables have to do with each other is kept only as far as it shows in what stands above both."
+        )
+    keys = [f"{table}.{name}" for table, name in _empty_keys(manifest)]
+    if keys:
+        lines.append(f"- Keys to rows of other tables than the one above are empty: {markdown_text(', '.join(keys))}.")
     return ["## Known limits", "", *lines, ""]
 
 
+def _empty_keys(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Columns of keys, in the tables that were learned, that are neither a row's own nor its parent's."""
+    for table in manifest.tables:
+        told = manifest.schema_["tables"][table]
+        for name, spec in told["columns"].items():
+            if spec["kind"] == "id" and name not in (told.get("key"), told.get("foreign_key")):
+                yield table, name
+
+
 def _uses(report: ReportDocument | None) -> list[str]:
-    good: Sequence[str] = () if report is None else good_for(report)[0]
+    good: Sequence[str] = () if report is None else good_for(public_document(report))[0]
     also = [f"By its evaluation also: {markdown_text('; '.join(good))}.", ""] if good else []
     return [
         "## Meant for",

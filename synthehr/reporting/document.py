@@ -15,6 +15,8 @@ from synthehr.evaluation.findings import Direction, Interval, Sections
 from synthehr.evaluation.suite import Check, SuiteResult, Verdict
 
 __all__ = [
+    "WITHHELD",
+    "BoughtProfile",
     "CheckEntry",
     "PrivacyClaim",
     "PrivacyEvent",
@@ -25,6 +27,8 @@ __all__ = [
 ]
 
 STAMP = "For the custodian: computed on real records, not itself private."
+WITHHELD = "Its numbers are computed on real records and are not told in public."
+"""Why a check of the public form has no number."""
 
 
 class _Part(BaseModel):
@@ -108,20 +112,38 @@ class CheckEntry(_Part):
     waiver: str = Field(default="", description="Until when, by whom and why the verdict is let stand; else empty.")
 
 
+class BoughtProfile(_Part):
+    """Shares of patients in a few large cells of one column; nothing of it is computed on real records."""
+
+    column: str
+    labels: tuple[str, ...]
+    bought: tuple[float, ...] = Field(description="As the release bought them under its promise, noise and all.")
+    synthetic: tuple[float, ...] = Field(description="Of the synthetic patients.")
+
+    @property
+    def distance(self) -> float:
+        """Half the sum of all differences between the two: the share that would have to move."""
+        return sum(abs(one - other) for one, other in zip(self.bought, self.synthetic, strict=True)) / 2
+
+
 class ReportDocument(_Part):
     """The whole of ``report.json``."""
 
     synthehr: Literal[1] = Field(default=1, description="Version of the report format.")
     audience: Literal["internal", "public"] = Field(
-        default="internal", description="internal: for the custodian; public: coarse, and nothing of any one patient."
+        default="internal",
+        description="internal: for the custodian; public: verdicts, and of real records no number but bought shares.",
     )
     stamp: str = STAMP
     verdict: Verdict
     suite: str
-    seed: int
+    seed: int | None = Field(description="Of every draw of the evaluation; null in the public form.")
     privacy: PrivacyStatement
     checks: tuple[CheckEntry, ...] = Field(min_length=1)
     sections: Sections
+    bought: tuple[BoughtProfile, ...] = Field(
+        default=(), description="What the public form shows of columns; empty where no release is known."
+    )
     provenance: dict[str, JsonValue]
 
     @model_validator(mode="after")
@@ -134,7 +156,11 @@ class ReportDocument(_Part):
 
 
 def build_document(
-    result: SuiteResult, *, privacy: PrivacyClaim | None, provenance: Mapping[str, object]
+    result: SuiteResult,
+    *,
+    privacy: PrivacyClaim | None,
+    provenance: Mapping[str, object],
+    bought: tuple[BoughtProfile, ...] = (),
 ) -> ReportDocument:
     """The document of a result. Numbers that are not finite become null."""
     plain = _plain(provenance)
@@ -148,6 +174,7 @@ def build_document(
         privacy=_statement(privacy),
         checks=tuple(_entry(check) for check in result.checks),
         sections=result.sections,
+        bought=bought,
         provenance=plain,
     )
 

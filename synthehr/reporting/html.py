@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from synthehr.evaluation.findings import ColumnProfile
-from synthehr.reporting.document import CheckEntry, ReportDocument
+from synthehr.reporting.document import BoughtProfile, CheckEntry, ReportDocument
 from synthehr.reporting.escape import clipped, printable
 from synthehr.reporting.figures import gauge, sparkline
 from synthehr.reporting.formulas import formula
@@ -134,9 +134,14 @@ def templates() -> Environment:
     return environment
 
 
-def _bars(column: ColumnProfile) -> list[dict[str, float | str]]:
+def _real(column: ColumnProfile | BoughtProfile) -> tuple[float, ...]:
+    """The shares that the synthetic ones stand beside."""
+    return column.train if isinstance(column, ColumnProfile) else column.bought
+
+
+def _bars(column: ColumnProfile | BoughtProfile) -> list[dict[str, float | str]]:
     """One row a bin: label, the two shares, and the lengths of their bars in percent of the longest."""
-    longest = max(*column.train, *column.synthetic, 1e-9)
+    longest = max(*_real(column), *column.synthetic, 1e-9)
     return [
         {
             "label": label,
@@ -145,14 +150,14 @@ def _bars(column: ColumnProfile) -> list[dict[str, float | str]]:
             "real_length": round(100 * real / longest, 1),
             "synthetic_length": round(100 * synthetic / longest, 1),
         }
-        for label, real, synthetic in zip(column.labels, column.train, column.synthetic, strict=True)
+        for label, real, synthetic in zip(column.labels, _real(column), column.synthetic, strict=True)
     ]
 
 
-def _spark(column: ColumnProfile) -> tuple[str, str]:
+def _spark(column: ColumnProfile | BoughtProfile) -> tuple[str, str]:
     """The shares of the bins as two small paths, real and synthetic."""
-    top = max(*column.train, *column.synthetic, 1e-9)
-    return sparkline(column.train, top=top), sparkline(column.synthetic, top=top)
+    top = max(*_real(column), *column.synthetic, 1e-9)
+    return sparkline(_real(column), top=top), sparkline(column.synthetic, top=top)
 
 
 def _flat(values: Mapping[str, JsonValue], above: str = "") -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from xml.etree import ElementTree as Tree
 
-from synthehr.reporting.document import CheckEntry, ReportDocument
+from synthehr.reporting.document import WITHHELD, CheckEntry, ReportDocument
 from synthehr.reporting.escape import clipped, printable
 from synthehr.reporting.numbers import limit, number, span
 from synthehr.reporting.words import check_words
@@ -70,6 +70,8 @@ def _add_case(suite: Tree.Element, check: CheckEntry) -> None:
 
 
 def _message(check: CheckEntry) -> str:
-    """Value, bound and why, on one line."""
+    """Value, bound and why, on one line; the bound alone where the numbers are withheld."""
+    if check.why == WITHHELD:
+        return " ".join(printable(f"{check_words(check)} [{limit(check)}]").split())
     numbers = f"value {number(check.value)} ({span(check.ci)}), reference {number(check.reference)}, {limit(check)}"
     return " ".join(printable(clipped(f"{check_words(check)} [{numbers}]", _MOST)).split())

@@ -29,13 +29,15 @@ def render_markdown(document: ReportDocument) -> str:
     open_ones = [check for check in document.checks if check.counts_as != "pass"]
     open_ones.sort(key=lambda check: ("fail", "inconclusive", "pass").index(check.counts_as))
     if open_ones:
+        public = document.audience == "public"
+        names = () if public else ("Synthetic", "Other real patients")
         lines += [
-            "| | Check | Found | Synthetic | Other real patients | Bound |",
-            "|---|---|---|---:|---:|---:|",
+            f"| {' | '.join(('', 'Check', 'Found', *names, 'Bound'))} |",
+            f"|---|---|---|{'---:|' * len(names)}---:|",
         ]
-        lines += [_row(check) for check in open_ones[:_ROWS]]
+        lines += [_row(check, numbers=not public) for check in open_ones[:_ROWS]]
         if len(open_ones) > _ROWS:
-            lines.append(f"| | … | {len(open_ones) - _ROWS} more in report.html | | | |")
+            lines.append(f"| | … | {len(open_ones) - _ROWS} more in report.html |{' |' * len(names)} |")
         lines.append("")
     if let_stand(document):
         lines += [markdown_text(let_stand(document)), ""]
@@ -55,13 +57,14 @@ def _promise(document: ReportDocument) -> str:
     return f"**Promised:** epsilon {privacy.epsilon:g}, delta {privacy.delta:g}, for every {unit}. {audit}"
 
 
-def _row(check: CheckEntry) -> str:
+def _row(check: CheckEntry, *, numbers: bool) -> str:
     scope = " \u00d7 ".join(check.scope) if isinstance(check.scope, tuple) else check.scope
     title = metric_words(check.metric).title + ("" if scope == "all" else f" ({scope})")
     sign = "≤" if check.op == "<=" else "≥"
     limit = f"{'excess ' if check.statistic == 'excess' else ''}{sign} {check.bound:g}"
-    numbers = ("\u2013" if number is None else f"{number:.3f}" for number in (check.value, check.reference))
-    cells = (_SIGNS[check.verdict], markdown_text(title), markdown_text(check_words(check)), *numbers, limit)
+    found = (check.value, check.reference) if numbers else ()
+    told = ("\u2013" if number is None else f"{number:.3f}" for number in found)
+    cells = (_SIGNS[check.verdict], markdown_text(title), markdown_text(check_words(check)), *told, limit)
     return f"| {' | '.join(cells)} |"
 
 

@@ -69,7 +69,7 @@ def figures_of(document: ReportDocument) -> Mapping[str, Figure]:
         for block in section.blocks:
             if isinstance(block, Cards):
                 for column in (*block.open, *block.folded, *block.rows):
-                    one = Cards(name=block.name, open=(column,), folded=(), rows=(), coarse=block.coarse)
+                    one = Cards(name=block.name, open=(column,), folded=(), rows=(), bought=block.bought)
                     name = f"column:{column.column}"
                     made[name] = _figure(name, f"Distribution of {column.column}", one, document)
             elif isinstance(block, Drawing | Forests | Heat):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from synthehr.errors import ConfigError
 from synthehr.evaluation.suite import Check, SuiteResult, Verdict
-from synthehr.reporting.document import PrivacyClaim, ReportDocument, build_document
+from synthehr.reporting.document import BoughtProfile, PrivacyClaim, ReportDocument, build_document
 from synthehr.reporting.html import render_html
 from synthehr.reporting.junit import render_junit
 from synthehr.reporting.markdown import render_markdown
@@ -30,13 +30,21 @@ class Report:
         result: of the suite.
         privacy: the release's claim; None where the cohort was evaluated without its release.
         provenance: where the cohorts and the code came from, as a mapping of JSON values.
+        bought: what the public form shows of columns.
     """
 
     __slots__ = ("document", "result")
 
-    def __init__(self, result: SuiteResult, *, privacy: PrivacyClaim | None, provenance: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        result: SuiteResult,
+        *,
+        privacy: PrivacyClaim | None,
+        provenance: Mapping[str, Any],
+        bought: tuple[BoughtProfile, ...] = (),
+    ) -> None:
         self.result = result
-        self.document: ReportDocument = build_document(result, privacy=privacy, provenance=provenance)
+        self.document: ReportDocument = build_document(result, privacy=privacy, provenance=provenance, bought=bought)
 
     @property
     def verdict(self) -> Verdict:
@@ -58,7 +66,7 @@ class Report:
         return contents
 
     def public(self) -> ReportDocument:
-        """What may leave the custodian: verdicts and coarse shares, and nothing of any one patient."""
+        """What may leave the custodian: verdicts, and shares that the release bought; no number of real patients."""
         return public_document(self.document)
 
     def figures(self) -> Mapping[str, Figure]:

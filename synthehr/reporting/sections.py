@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from synthehr.evaluation.findings import DiscriminatorProfile, RocCurve
+from synthehr.evaluation.findings import ColumnProfile, DiscriminatorProfile, RocCurve
 from synthehr.reporting.attacked import attack_blocks, audit_blocks
 from synthehr.reporting.blocks import Block, Cards, Cell, Drawing, Forests, Heading, Heat, Section, Table, Text
-from synthehr.reporting.document import ReportDocument
+from synthehr.reporting.document import BoughtProfile, ReportDocument
 from synthehr.reporting.figures import Axis, Plot, Series, copies_forest, plot
 from synthehr.reporting.generic import generic_blocks
 from synthehr.reporting.heat import heat_map
 from synthehr.reporting.histories import longitudinal_blocks
 from synthehr.reporting.numbers import number, percent, points, scope_text, span
 from synthehr.reporting.studies import fairness_blocks, inference_blocks, outcome_blocks, utility_blocks
-from synthehr.reporting.words import LEADS, SECTION_TITLES, is_audit
+from synthehr.reporting.words import LEADS, PUBLIC_LEADS, SECTION_TITLES, is_audit
 
 __all__ = ["build_sections"]
 
@@ -34,7 +34,8 @@ def build_sections(document: ReportDocument) -> tuple[Section, ...]:
         blocks = [block for build in _BLOCKS.get(name, ()) for block in build(document)]
         blocks += _rest(document, name)
         if checks or blocks:
-            lead = LEADS.get(name, "")
+            leads = LEADS | PUBLIC_LEADS if document.audience == "public" else LEADS
+            lead = leads.get(name, "")
             made.append(Section(id=name, title=title, lead=lead, checks=checks, blocks=tuple(blocks)))
     return tuple(made)
 
@@ -66,7 +67,11 @@ def _validity(document: ReportDocument) -> list[Block]:
 
 
 def _columns(document: ReportDocument) -> list[Block]:
-    cards = sorted(document.sections.columns, key=lambda column: -(column.distance - column.reference))
+    cards: list[ColumnProfile] | list[BoughtProfile]
+    if document.audience == "public":
+        cards = sorted(document.bought, key=lambda column: -column.distance)
+    else:
+        cards = sorted(document.sections.columns, key=lambda column: -(column.distance - column.reference))
     if not cards:
         return []
     few = len(cards) <= _MOST_CARDS
@@ -77,7 +82,7 @@ def _columns(document: ReportDocument) -> list[Block]:
             open=tuple(cards[:_OPEN_CARDS]),
             folded=tuple(cards[_OPEN_CARDS:]) if few else (),
             rows=() if few else tuple(cards[_OPEN_CARDS:]),
-            coarse=document.audience == "public",
+            bought=document.audience == "public",
         ),
     ]
 

@@ -10,12 +10,13 @@ from synthehr.evaluation.bench import MetricWords
 from synthehr.evaluation.demands import DEMANDS
 from synthehr.evaluation.measurement import SectionName
 from synthehr.evaluation.metrics import METRICS
-from synthehr.reporting.document import CheckEntry, PrivacyStatement, ReportDocument
+from synthehr.reporting.document import WITHHELD, CheckEntry, PrivacyStatement, ReportDocument
 from synthehr.reporting.escape import clipped
 
 __all__ = [
     "LEADS",
     "METRIC_WORDS",
+    "PUBLIC_LEADS",
     "SECTION_TITLES",
     "VERDICT_WORDS",
     "check_words",
@@ -72,6 +73,9 @@ LEADS = {
 }
 """What each section asks, as the sentence under its title."""
 
+PUBLIC_LEADS = {"fidelity": "Do synthetic patients look like real ones?"}
+"""The same where the numbers that it explains are not told."""
+
 
 def metric_words(metric: str) -> MetricWords:
     """A metric in plain words; its name where an earlier version measured what this one does not know."""
@@ -114,7 +118,8 @@ def good_for(document: ReportDocument) -> tuple[list[str], list[str]]:
     named = ", ".join(clipped(name, 40) for name in sorted(outcomes - {"all"})[:5]) or "the declared outcome"
     good, not_shown = [], []
     for section, use in _GOOD_FOR.items():
-        checks = [check for check in document.checks if check.section == section and check.value is not None]
+        asked = [check for check in document.checks if check.section == section]
+        checks = [check for check in asked if check.value is not None or check.why == WITHHELD]
         words = use.format(outcomes=named)
         why = _why_not_shown(checks)
         if why is None:
@@ -179,6 +184,10 @@ def not_proven(document: ReportDocument) -> tuple[str, ...]:
     looked_at += ["how rows follow each other"] if "longitudinal" in asked else []
     looked_at += ["the declared groups"] if "fairness" in asked else []
     rehearsed = "those tried are under Inference, and " if "inference" in asked else ""
+    hangs = (
+        "That a verdict holds no trace of anyone: it comes of real records and random draws, and where a check stands "
+        "at its bound, one patient can turn it.",
+    )
     return (
         "That no one can be re-identified: only the guarantee, where one is stated, speaks for all attacks, and "
         f"{audit}.",
@@ -188,6 +197,7 @@ def not_proven(document: ReportDocument) -> tuple[str, ...]:
         "are too small.",
         "That a pass is free of error: each interval misses the truth 5 times in 100, and tells nothing of patients "
         "unlike those held out.",
+        *(hangs if document.audience == "public" else ()),
     )
 
 
@@ -200,6 +210,8 @@ def check_words(check: CheckEntry) -> str:
         return words.failed
     if check.verdict == "pass":
         return "Within the bound."
+    if check.why == WITHHELD:
+        return f"Undecided: these cohorts are too small for it, or it does not apply to them. Open is {words.question}."
     if check.value is None:
         return f"Could not be measured. {check.why}"
     return f"These cohorts are too small to decide {words.question}."
@@ -238,7 +250,8 @@ def let_stand(document: ReportDocument) -> str:
     ]
     if not titles:
         return ""
-    return f"Undecided, which the suite lets pass: {', '.join(dict.fromkeys(titles))}. The checks say why."
+    why = "" if document.audience == "public" else " The checks say why."
+    return f"Undecided, which the suite lets pass: {', '.join(dict.fromkeys(titles))}.{why}"
 
 
 def waived(document: ReportDocument) -> tuple[CheckEntry, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from synthehr.errors import DataError
+from synthehr.schema.lineage import above_rows
 from synthehr.schema.model import (
     BooleanColumn,
     CategoryColumn,
@@ -25,11 +26,13 @@ from synthehr.schema.model import (
     is_learned,
     is_read,
 )
+from synthehr.schema.rules import Rule
 
 __all__ = [
     "MISSING",
     "Broken",
     "Parsed",
+    "across_tables",
     "bounds_text",
     "conform",
     "dtype_of",
@@ -158,8 +161,26 @@ def _broken(
             outside = outside_of_code(conformed[name], conformed[column.per], column)
             yield Broken(column=name, rule=f"lies outside the bounds declared for its {column.per!r}", rows=outside)
     for rule in schema.parsed_rules:
-        if rule.table == table:
-            yield Broken(column=None, rule=f"breaks the declared rule {rule.text!r}", rows=~rule.holds(conformed))
+        if rule.table == table and not rule.above:
+            yield Broken(column=None, rule=_declared(rule), rows=~rule.holds(conformed))
+
+
+def across_tables(tables: Mapping[str, pl.DataFrame], *, schema: Schema, table: str) -> Iterator[Broken]:
+    """The rules that rows of a table break with what their ancestors hold.
+
+    Args:
+        tables: the table and its ancestors as :func:`judge` gives them.
+        schema: what is declared.
+        table: name of the one that is judged.
+    """
+    for rule in schema.parsed_rules:
+        if rule.table == table and rule.above:
+            above = above_rows(tables[table], tables, schema=schema, table=table)
+            yield Broken(column=None, rule=_declared(rule), rows=~rule.holds(tables[table], above))
+
+
+def _declared(rule: Rule) -> str:
+    return f"breaks the declared rule {rule.text!r}"
 
 
 def read_columns(table: Table) -> list[str]:
@@ -198,7 +219,7 @@ def parse_column(raw: pl.Series, column: Column) -> Parsed:
     if isinstance(column, IdColumn | ConsentColumn | CategoryColumn):
         public = set(column.values or ()) if isinstance(column, CategoryColumn) else set()
         values = _category(series, public=public).alias(raw.name)
-        return Parsed(values=values, invalid=pl.Series(raw.name, [False] * len(raw), dtype=pl.Boolean))
+        return Parsed(values=values, invalid=pl.repeat(value=False, n=len(raw), eager=True).alias(raw.name))
     if series.dtype == pl.String:
         series = _only_where(~series.str.strip_chars().str.to_lowercase().is_in(MISSING), series.str.strip_chars())
     values = _parse(series, column).cast(dtype).alias(raw.name)
@@ -310,8 +331,11 @@ def _truth(series: pl.Series) -> pl.Series:
 def _numbers(series: pl.Series, *, whole: bool) -> pl.Series:
     if series.dtype.is_temporal() or series.dtype == pl.Boolean:
         return pl.Series([None] * len(series), dtype=pl.Float64)
+    if whole and series.dtype.is_integer():
+        return series.cast(pl.Int64, strict=False)
     number = series.cast(pl.Float64, strict=False)
-    number = _only_where(number.is_finite(), number)
+    if not number.is_finite().all():
+        number = _only_where(number.is_finite(), number)
     if not whole:
         return number
     exact = series.cast(pl.Int64, strict=False)

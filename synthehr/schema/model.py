@@ -264,6 +264,11 @@ class Schema(BaseModel):
             if above in self.tables and self.source_of(above) == self.source_of(name)
         )
 
+    @cached_property
+    def top_down(self) -> tuple[str, ...]:
+        """Names of the tables, each after the one that it hangs from."""
+        return tuple(sorted(self.tables, key=lambda name: len(list(self._above(name)))))
+
     def _above(self, table: str) -> Iterator[str]:
         up, seen = self.tables[table].parent, {table}
         while up is not None and up in self.tables and up not in seen:
@@ -288,10 +293,11 @@ class Schema(BaseModel):
         """Parse a condition on the rows of one table: a rule, or what ``--where`` asks for.
 
         Raises:
-            ValueError: the text is no condition over kept columns of one table, in their declared types.
+            ValueError: the text is no condition over kept columns of one table and its ancestors, in their types.
         """
         kept = {name: {n: dtype_of(c) for n, c in table.kept.items()} for name, table in self.tables.items()}
-        return parse_rule(text, columns=kept, default=self.subject)
+        ancestors = {name: tuple(self._above(name)) for name in self.tables}
+        return parse_rule(text, columns=kept, default=self.subject, ancestors=ancestors)
 
     @property
     def root(self) -> Table:

@@ -13,6 +13,7 @@ import polars as pl
 
 from synthehr.errors import InternalError
 from synthehr.schema.conform import bounds_text, outside_of_code, parse_column, read_columns
+from synthehr.schema.lineage import above_rows
 from synthehr.schema.model import (
     CategoryColumn,
     Column,
@@ -22,6 +23,7 @@ from synthehr.schema.model import (
     Table,
     is_learned,
 )
+from synthehr.schema.rules import Rule
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,12 +130,7 @@ def _plan(
     for rule in schema.parsed_rules:
         if rule.table == table:
             label = f"rule: {rule.text}"
-            whole = all(name in typed for name in rule.columns)
-            judged[label] = (
-                rule.holds(pl.DataFrame([typed[name] for name in rule.columns]))
-                if whole
-                else pl.Series([False] * frame.height, dtype=pl.Boolean)
-            )
+            judged[label] = _holds(rule, typed, tables, schema=schema, rows=frame.height)
             plan.append(_true(label, column=None, rule=f"meets {rule.text!r}"))
     declared_only = {"column_set": list(judged), "exact_match": True}
     undeclared = [name for name in frame.columns if name not in declared.columns]
@@ -158,6 +155,37 @@ def _true(judged: str, *, column: str | None, rule: str) -> _Planned:
         expectation="ExpectColumnValuesToBeInSet",
         arguments={"column": judged, "value_set": [True]},
     )
+
+
+def _holds(
+    rule: Rule, typed: Mapping[str, pl.Series], tables: Mapping[str, pl.DataFrame], *, schema: Schema, rows: int
+) -> pl.Series:
+    """Whether each row meets a declared rule; none does where a column or table that it reads is absent."""
+    link = schema.links[rule.table]
+    needed = [*rule.columns, *((str(link.foreign_key),) if rule.above else ())]
+    above = _typed_ancestors(rule, tables, schema=schema) if rule.above else {}
+    if above is None or any(name not in typed for name in needed):
+        return pl.Series([False] * rows, dtype=pl.Boolean)
+    frame = pl.DataFrame([typed[name] for name in needed])
+    return rule.holds(frame, above_rows(frame, above, schema=schema, table=rule.table))
+
+
+def _typed_ancestors(
+    rule: Rule, tables: Mapping[str, pl.DataFrame], *, schema: Schema
+) -> dict[str, pl.DataFrame] | None:
+    """The rows above those that a rule judges, in declared types, with what it reads; None where some is absent."""
+    found: dict[str, pl.DataFrame] = {}
+    up = schema.links[rule.table].parent
+    while up is not None:
+        link, frame = schema.links[up], tables.get(up)
+        keys = [name for name in (link.key, link.foreign_key) if name is not None]
+        wanted = [*keys, *(column for table, column in rule.above if table == up and column not in keys)]
+        if frame is None or any(name not in frame.columns for name in wanted):
+            return None
+        declared = schema.tables[up].columns
+        found[up] = pl.DataFrame([parse_column(frame[name], declared[name]).values for name in wanted])
+        up = link.parent
+    return found
 
 
 def _column_rules(name: str, column: Column, *, whole: bool) -> Iterator[_Planned]:

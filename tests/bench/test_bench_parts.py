@@ -130,7 +130,9 @@ def test_the_plan_has_every_table_method_and_epsilon_once():
     assert wanted <= {(c.table, c.method, c.epsilon) for c in cells}
     seeds = {m: {c.seed for c in cells if (c.table, c.method, c.epsilon) == ("stroke", m, 3.0)} for m in METHODS}
     assert all(seeds[m] == {0, 1, 2} for m in OURS)
-    assert seeds["smartnoise-aim"] == {0}
+    # The one to beat is fitted as often as ours on the small tables; the others once on this one.
+    assert seeds["smartnoise-aim"] == {0, 1, 2}
+    assert seeds["smartnoise-mst"] == {0}
 
 
 def test_methods_are_there_and_ours_are_all_models():

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import synthehr.outputs as outputs
+import synthehr.randomness as randomness
 from synthehr.cli import main
 
 
@@ -115,3 +117,21 @@ def test_a_report_that_is_none_is_refused_in_one_line(tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
     (tmp_path / "report.json").write_text("{")
     assert main(["report", "show", str(tmp_path)]) == 3
+
+
+def test_the_draws_of_a_public_evaluation_are_of_a_seed_that_is_not_told(clinic, tmp_path, capsys, monkeypatch):
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(yaml.safe_dump({"synthehr": 1, "suite": "mine", "checks": [COLUMNS]}))
+    drawn, used = [], []
+    monkeypatch.setattr(randomness, "fresh_seed", lambda: drawn.append(31_415_926) or drawn[-1])
+    run = outputs.evaluate
+    monkeypatch.setattr(outputs, "evaluate", lambda **options: used.append(options["seed"]) or run(**options))
+    given = {"train": "train.csv", "holdout": "holdout.csv", "synthetic": "good.csv", "schema": "schema.yaml"}
+    words = [word for name, file in given.items() for word in (f"--{name}", str(clinic / file))]
+    for audience, folder in (("public", tmp_path / "public"), ("internal", tmp_path / "internal")):
+        words_of = [*words, "--suite", str(suite), "--audience", audience, "-o", str(folder)]
+        assert main(["evaluate", *words_of]) == 0
+    assert used == [31_415_926, 0] and drawn == [31_415_926]
+    public = "".join(path.read_text(encoding="utf-8") for path in sorted((tmp_path / "public").iterdir()))
+    assert "31415926" not in public + capsys.readouterr().out
+    assert json.loads((tmp_path / "internal" / "report.json").read_text())["seed"] == 0

@@ -191,24 +191,6 @@ def test_schema_check_lists_every_broken_rule(run, folder: Path) -> None:
     }
 
 
-def test_the_demo_goes_the_whole_way(run, folder: Path) -> None:
-    outcome = run("demo", "--patients", 1500)
-    assert outcome.code in {0, 5}  # a fit of a second is no measure of the model
-    for word in ("verdict: ", "epsilon 3", "pairs of columns", "(real patients: ", "report.html"):
-        assert word in outcome.out
-    assert sorted(path.name for path in (folder / "demo").iterdir()) == [
-        "patients.csv",
-        "release",
-        "report",
-        "schema.yaml",
-        "split",
-        "synthetic",
-    ]
-    again = run("demo", "--patients", 1500)
-    assert again.code == 2
-    assert "exists" in again.err
-
-
 def test_quiet_says_nothing_and_verbose_names_the_stages(run, folder: Path) -> None:
     quiet = run(*SYNTHESIZE, "-q")
     assert quiet.code in {0, 5, 6}

@@ -83,3 +83,9 @@ def test_an_audit_that_broke_the_promise_fails_whatever_the_policy_demands() -> 
     assert now.verdict == "fail"
     assert now.checks[-1].value == 2.5
     assert "the code is wrong" in now.checks[-1].why
+
+
+def test_an_audit_that_failed_by_another_check_fails_too() -> None:
+    now = held(PASSED, load_suite("ci"), audited=0.5, audit_failed=True)
+    assert now.verdict == "fail"
+    assert "audit of the release failed" in now.checks[-1].why

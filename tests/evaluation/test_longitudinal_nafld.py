@@ -118,6 +118,30 @@ def test_histories_given_to_other_patients_fail(split: Split) -> None:
     }
 
 
+def privacy_alone() -> Suite:
+    loaded = load_suite("ci")
+    return loaded.model_copy(update={"checks": tuple(gate for gate in loaded.checks if gate.section == "privacy")})
+
+
+def test_other_real_patients_pass_every_attack_on_whole_patients(split: Split) -> None:
+    result = run_suite(train=split.train, holdout=split.holdout, synthetic=split.others, suite=privacy_alone())
+    assert result.verdict == "pass", [check for check in result.checks if check.counts_as != "pass"]
+    assert {"no-copied-histories", "no-copied-outliers[patient]", "no-copied-outliers[with rows]"} <= {
+        check.id for check in result.checks
+    }
+
+
+def test_histories_of_train_given_to_other_patients_fail_as_copies(split: Split) -> None:
+    given = pl.DataFrame({"id": split.train.root["id"][: len(split.others)], "new": split.others.root["id"]})
+    moved = {
+        name: split.train.tables[name].join(given, on="id").with_columns(id=pl.col("new")).drop("new")
+        for name in ("lab", "event")
+    }
+    synthetic = split.plant(**moved)
+    result = run_suite(train=split.train, holdout=split.holdout, synthetic=synthetic, suite=privacy_alone())
+    assert failed(result) == {"no-copied-histories"}
+
+
 def test_values_shuffled_within_a_test_fail_by_what_stays_with_a_patient(split: Split) -> None:
     lab = split.others.tables["lab"].with_columns(pl.col("value").shuffle(seed=1).over("test"))
     caught = failed(judged(split, split.plant(lab=lab)))

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+import synthehr.privacy.accountant as accountant
 from synthehr.errors import BudgetExceededError, ConfigError, InternalError
 from synthehr.privacy.accountant import (
     Account,
     EpsilonDelta,
+    Event,
     Gaussian,
     PoissonSampledGaussian,
     calibrate,
     epsilon_of,
+    spent_at_most,
 )
 from synthehr.privacy.budget import Budget
 
@@ -79,6 +83,44 @@ def test_noise_is_solved_to_just_within_the_request(epsilon: float, delta: float
     )
     spent = epsilon_of([Gaussian(stage="x", noise_multiplier=1.0 / scale)], delta=delta)
     assert 0.995 * epsilon <= spent <= epsilon
+
+
+@pytest.mark.parametrize(("epsilon", "rate"), [(0.3, None), (3.0, None), (30.0, None), (0.5, 0.02), (3.0, 0.02)])
+def test_few_compositions_solve_for_the_noise(
+    monkeypatch: pytest.MonkeyPatch, epsilon: float, rate: float | None
+) -> None:
+    asked: list[int] = []
+    exact = accountant.epsilon_of
+
+    def counted(events: Sequence[Event], *, delta: float) -> float:
+        asked.append(1)
+        return exact(events, delta=delta)
+
+    def events(scale: float) -> list[Event]:
+        bought = Gaussian(stage="x", noise_multiplier=1.0 / scale)
+        promise = EpsilonDelta(stage="s", epsilon=0.0, delta=1e-6)
+        if rate is None:
+            return [bought, promise]
+        noisy = 6.0 / epsilon
+        steps = PoissonSampledGaussian(stage="g", count=1000, sampling_probability=rate, noise_multiplier=1.0 / scale)
+        return [Gaussian(stage="x", noise_multiplier=noisy), promise, steps]
+
+    monkeypatch.setattr(accountant, "epsilon_of", counted)
+    scale = calibrate(events, budget=Budget(epsilon=epsilon, delta=1e-5))
+    # Each takes a quarter of a second or more.
+    assert len(asked) <= (1 if rate is None else 4)
+    assert 0.999 * epsilon <= exact(events(scale), delta=1e-5) <= epsilon
+
+
+def test_what_was_spent_at_most_is_the_gaussian_mechanisms_own_epsilon() -> None:
+    # Balle and Wang 2018: epsilon 1 at delta 1e-5 takes noise of 3.730632.
+    one = Gaussian(stage="x", noise_multiplier=3.730632)
+    assert spent_at_most([one], delta=1e-5) == pytest.approx(1.0, rel=1e-5)
+    four = Gaussian(stage="x", noise_multiplier=2 * 3.730632, count=4)
+    assert spent_at_most([four], delta=1e-5) == pytest.approx(1.0, rel=1e-5)
+    assert spent_at_most([one, EpsilonDelta(stage="c", epsilon=0.25, delta=0.0)], delta=1e-5) == pytest.approx(1.25)
+    assert spent_at_most([EpsilonDelta(stage="s", epsilon=0.0, delta=1e-4), one], delta=1e-5) == math.inf
+    assert spent_at_most([], delta=1e-5) == 0.0
 
 
 def test_overspending_is_refused_with_requested_held_and_difference() -> None:

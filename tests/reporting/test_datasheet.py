@@ -136,3 +136,44 @@ def test_the_command_refuses_what_is_no_release(tmp_path: Path, capsys):
     (tmp_path / "manifest.json").write_text(json.dumps({"release": 1}))
     assert main(["report", "datasheet", str(tmp_path), "-o", str(tmp_path / "D.md")]) == 3
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "D.md").exists()
+
+
+def test_a_release_of_several_tables_says_what_stands_for_rows_and_times(manifest):
+    contents = manifest.model_dump(mode="json", by_alias=True)
+    visit = {
+        "parent": "patient",
+        "foreign_key": "id",
+        "order_by": "start",
+        "max_rows": 40,
+        "columns": {
+            "id": {"kind": "id"},
+            "ward": {"kind": "id"},
+            "start": {"kind": "integer", "bounds": [0, 100]},
+            "end": {"kind": "integer", "bounds": [0, 100]},
+            "code": {"kind": "category", "values": ["a", "b"]},
+        },
+    }
+    contents["schema"]["tables"]["visit"] = visit
+    contents["domain"] += [column("[rows of visit]", [9.0] * 4), column("[first of visit]", [9.0] * 3)]
+    made = [column("[gap]", [9.0] * 5), column("[end after start]", [9.0] * 2), column("[later]", [9.0])]
+    contents["tables"] = {
+        "visit": {"domain": [*made, column("code", [1.0, 2.0], values=["a", "b"])], "conditionals": []}
+    }
+    text = render_datasheet(Manifest.model_validate(contents))
+    lines = [line.replace("\\", "") for line in text.splitlines()]
+    for line in (
+        "| [rows of visit] | how many rows table visit has for it | 4 |",
+        "| [first of visit] | when its first row in table visit is | 3 |",
+        "| [gap] | the time from the row before | 5 |",
+        "| [end after start] | the time from start to end | 2 |",
+        "| [later] | what the model needs to put rows together | 1 |",
+        "| id | id | replaced by keys made anew |  |  |",
+        "| ward | id | left empty |  |  |",
+        "| start | integer | learned as the time between rows, and that of the first or the last |  |  |",
+        "| end | integer | learned as the time from start |  |  |",
+        "| code | category | learned as categories | 2 | declared in the schema |",
+        "- Keys to rows of other tables than the one above are empty: visit.ward.",
+        "Table visit, at most 40 rows of one patient:",
+    ):
+        assert line in lines, line
+    assert "not learned by itself" not in text

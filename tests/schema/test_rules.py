@@ -79,3 +79,41 @@ def test_what_is_no_condition_on_rows_is_refused(text: str, what: str) -> None:
     with pytest.raises(ValueError, match="rule ") as told:
         parse_rule(text, columns=COLUMNS, default="patient")
     assert what in str(told.value)
+
+
+ABOVE = {"visit": ("patient",), "lab": ("visit", "patient")}
+NESTED = {**COLUMNS, "visit": {"day": pl.Int64(), "the end": pl.Int64()}, "lab": {"value": pl.Float64()}}
+
+
+@pytest.mark.parametrize(
+    ("text", "reads", "holds"),
+    [
+        ("lab.value <= patient.age", (("patient", "age"),), [True, False, False]),
+        ('lab.value < visit."the end"', (("visit", "the end"),), [True, False, True]),
+        ("patient.died or visit.day > lab.value", (("patient", "died"), ("visit", "day")), [True, True, False]),
+        ("lab.value is null or patient.sex = 'a visit.day ''quoted'''", (("patient", "sex"),), [False, True, False]),
+        ('lab.value < 7 and patient."flc.grp" = 1', (("patient", "flc.grp"),), [True, False, False]),
+    ],
+)
+def test_a_rule_judges_rows_by_what_their_ancestors_hold(
+    text: str, reads: tuple[tuple[str, str], ...], holds: list[bool]
+) -> None:
+    rule = parse_rule(text, columns=NESTED, default="patient", ancestors=ABOVE)
+    assert (rule.table, rule.columns, set(rule.above)) == ("lab", ("value",), set(reads))
+    held = {
+        ("patient", "age"): [5, 1, None],
+        ("patient", "died"): [True, False, None],
+        ("patient", "sex"): ["f", "a visit.day 'quoted'", None],
+        ("patient", "flc.grp"): [1, 1, 2],
+        ("visit", "day"): [0, 20, 0],
+        ("visit", "the end"): [5, 5, 9],
+    }
+    rows = pl.DataFrame({"value": [2.0, 9.0, 3.0]})
+    assert rule.holds(rows, lambda table, column: pl.Series(held[table, column])).to_list() == holds
+
+
+@pytest.mark.parametrize("text", ["lab.value > other.x", "visit.day > other.x and lab.value > 1"])
+def test_a_rule_does_not_judge_rows_by_those_beside_them(text: str) -> None:
+    columns = {**NESTED, "other": {"x": pl.Int64()}}
+    with pytest.raises(ValueError, match="none hangs from the others"):
+        parse_rule(text, columns=columns, default="patient", ancestors={**ABOVE, "other": ("patient",)})

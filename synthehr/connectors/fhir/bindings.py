@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -16,8 +16,8 @@ from synthehr.errors import ConfigError, InternalError
 __all__ = [
     "STATUSES",
     "TypeOf",
+    "are_ids",
     "check_resource",
-    "is_id",
     "problems_between",
     "problems_of",
     "problems_of_element",
@@ -28,10 +28,12 @@ __all__ = [
 
 TypeOf = Callable[[str], str | None]
 Rule = Callable[[Mapping[str, Any]], str | None]
+ElementRule = Callable[[list[Any]], str | None]
 
-_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
-_DATE = re.compile(
-    r"[1-9]\d{3}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(Z|[+-]\d{2}:\d{2}))?"
+_IDS = re.compile(r"(?:[A-Za-z0-9\-.]{1,64}\n)*")
+_DATES = re.compile(
+    r"(?:[1-9]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
+    r"(?:T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:Z|[+-]\d{2}:\d{2}))?\n)*"
 )
 STATUSES = ("clinicalStatus", "verificationStatus")  # whose codes decide which other elements there may be
 _ENDED = frozenset({"inactive", "resolved", "remission"})
@@ -71,9 +73,9 @@ def problems_between(resource: Mapping[str, Any], *, kind: str) -> list[str]:
     return [problem for rule in _whole_rules(kind) if (problem := rule(resource)) is not None]
 
 
-def is_id(text: object) -> bool:
-    """Whether a text may be the id of a resource."""
-    return isinstance(text, str) and _ID.fullmatch(text) is not None
+def are_ids(texts: Sequence[object]) -> bool:
+    """Whether each of these may be the id of a resource."""
+    return _each_matches(_IDS, texts)
 
 
 def problems_of_element(kind: str, element: str, values: Iterable[Any]) -> list[str]:
@@ -81,19 +83,16 @@ def problems_of_element(kind: str, element: str, values: Iterable[Any]) -> list[
 
     References are left aside: see :func:`problems_of_links`.
     """
-    found = []
     rules = _element_rules(kind).get(element, ())
-    for value in values if rules else ():
-        of_element = {element: value}
-        found += [problem for rule in rules if (problem := rule(of_element)) is not None]
-    return found
+    there = list(values) if rules else []
+    return [problem for rule in rules if (problem := rule(there)) is not None] if there else []
 
 
 def problems_of_links(kind: str, element: str, value: Any, *, type_of: TypeOf | None = None) -> list[str]:
     """Each reference in one element of a resource that leads to nothing, or to what it must not lead to."""
     found = []
     for path, targets in _targets(kind).get(element, ()):
-        for each in _at({element: value}, path):
+        for each in _at([value], path[1:]):
             literal = each.get("reference") if type(each) is dict else None
             target = None
             if type(literal) is str:
@@ -166,10 +165,10 @@ def _whole_rules(kind: str) -> list[Rule]:
 
 
 @cache
-def _element_rules(kind: str) -> dict[str, list[Rule]]:
-    """The rules that look at one element alone, which is there, by its name."""
+def _element_rules(kind: str) -> dict[str, list[ElementRule]]:
+    """The rules that look at one element alone, at all of its values at once, by its name."""
     of = _contents()[kind]
-    rules: dict[str, list[Rule]] = defaultdict(list)
+    rules: dict[str, list[ElementRule]] = defaultdict(list)
     for name in (*_contents()["forbidden"], *of.get("forbidden", ())):
         rules[name].append(_forbids(name))
     for path, codes in of.get("codes", {}).items():
@@ -184,13 +183,11 @@ def _element_rules(kind: str) -> dict[str, list[Rule]]:
     return dict(rules)
 
 
-def _at(value: Any, path: tuple[str, ...]) -> list[Any]:
-    """The values at a path, those of every item where a list is on the way."""
-    found = [value]
+def _at(values: Iterable[Any], path: tuple[str, ...]) -> list[Any]:
+    """What stands at a path in each of these values, in every item where a list is on the way."""
+    found = _flat(list(values))
     for name in path:
-        found = [each[name] for each in found if type(each) is dict and name in each]
-        if any(type(each) is list for each in found):
-            found = _flat(found)
+        found = _flat([each[name] for each in found if type(each) is dict and name in each])
     return found
 
 
@@ -200,15 +197,21 @@ def _flat(values: list[Any]) -> list[Any]:
     return values
 
 
+def _each_matches(lines: re.Pattern[str], texts: Sequence[object]) -> bool:
+    """Whether each text is one line of a pattern of lines."""
+    try:
+        whole = "\n".join([*texts, ""])  # type: ignore[list-item]
+    except TypeError:  # one is no text
+        return False
+    return whole.count("\n") == len(texts) and lines.fullmatch(whole) is not None
+
+
 def _well_named(resource: Mapping[str, Any]) -> str | None:
-    return None if is_id(resource.get("id")) else "id must be 1 to 64 letters, digits, - or ."
+    return None if are_ids([resource.get("id")]) else "id must be 1 to 64 letters, digits, - or ."
 
 
-def _forbids(name: str) -> Rule:
-    def rule(resource: Mapping[str, Any]) -> str | None:
-        return f"{name} is not written of anyone" if name in resource else None
-
-    return rule
+def _forbids(name: str) -> ElementRule:
+    return lambda _: f"{name} is not written of anyone"
 
 
 def _requires(alternatives: list[tuple[str, str]]) -> Rule:
@@ -221,35 +224,19 @@ def _requires(alternatives: list[tuple[str, str]]) -> Rule:
     return rule
 
 
-def _bound(path: tuple[str, ...], codes: frozenset[str]) -> Rule:
+def _bound(path: tuple[str, ...], codes: frozenset[str]) -> ElementRule:
     what = f"{'.'.join(path)} must be a code of its required value set"
-
-    def rule(resource: Mapping[str, Any]) -> str | None:
-        return None if codes.issuperset(_at(resource, path)) else what
-
-    return rule
+    return lambda values: None if codes.issuperset(_at(values, path[1:])) else what
 
 
-def _dated(path: tuple[str, ...]) -> Rule:
+def _dated(path: tuple[str, ...]) -> ElementRule:
     what = f"{'.'.join(path)} must be a day, or a time with seconds and offset"
-    if len(path) == 1:
-        name = path[0]
-        return lambda resource: None if _is_date(resource[name]) else what
-
-    def rule(resource: Mapping[str, Any]) -> str | None:
-        there = _at(resource, path)
-        return None if all(map(_is_date, there)) else what
-
-    return rule
+    return lambda values: None if _each_matches(_DATES, _at(values, path[1:])) else what
 
 
-def _is_date(text: object) -> bool:
-    return isinstance(text, str) and _DATE.fullmatch(text) is not None
-
-
-def _bound_concept(element: str, pairs: frozenset[tuple[str, str]]) -> Rule:
-    def rule(resource: Mapping[str, Any]) -> str | None:
-        for coding in _at(resource, (element, "coding")):
+def _bound_concept(element: str, pairs: frozenset[tuple[str, str]]) -> ElementRule:
+    def rule(values: list[Any]) -> str | None:
+        for coding in _at(values, ("coding",)):
             if (coding.get("system"), coding.get("code")) not in pairs:
                 return f"{element} must be a code of its required value set"
         return None
@@ -258,7 +245,7 @@ def _bound_concept(element: str, pairs: frozenset[tuple[str, str]]) -> Rule:
 
 
 def _codes(resource: Mapping[str, Any], element: str) -> set[str]:
-    return {coding.get("code") for coding in _at(resource, (element, "coding"))}
+    return {coding.get("code") for coding in _at([resource], (element, "coding"))}
 
 
 def _con_4(resource: Mapping[str, Any]) -> str | None:

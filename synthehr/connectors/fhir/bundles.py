@@ -2,35 +2,42 @@
 
 Half the bytes of a patient's record are claims and documents. Where a bundle is written as every generator and server
 writes it (``fullUrl`` first, then ``resource`` with ``resourceType`` first), the types of its entries are found by a
-search for bytes, and only the wanted entries are parsed. Any other bundle is parsed whole.
+search for bytes, and only the wanted entries are parsed, one at a time. Any other bundle is parsed whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
 
-__all__ = ["Entry", "entries_of", "split_bundle", "type_at_start"]
+__all__ = ["Entry", "Span", "entries_of", "entry_at", "spans_of", "type_at_start"]
 
-_ENTRY = re.compile(rb'\{\s*"fullUrl"\s*:\s*"[^"\\]*"\s*,\s*"resource"\s*:\s*\{\s*"resourceType"\s*:\s*"([A-Za-z]+)"')
-_FULL_URL = b'"fullUrl"'
+_HEAD = re.compile(rb'\{\s*"fullUrl"\s*:\s*"[^"\\]*"\s*,\s*"resource"\s*:\s*\{\s*"resourceType"\s*:\s*"([A-Za-z]+)"')
+_LONGEST_URL = 2048
 _RESOURCE = b'"resource"'
 _TYPE = re.compile(rb'\s*\{\s*"resourceType"\s*:\s*"([A-Za-z]+)"')
 _NESTING = frozenset({"Bundle", "Parameters"})
 _SPACE = b" \t\r\n"
 
 
+class Span(NamedTuple):
+    """Where an entry stands in a bundle, and the type of its resource; of the last also the entry itself."""
+
+    type: str
+    start: int
+    stop: int
+    last: Entry | None = None
+
+
 class Entry(NamedTuple):
-    """One resource of a bundle; ``resource`` is None where its type is not wanted and it was not parsed."""
+    """One resource of a bundle."""
 
     type: str
     full_url: str | None
     resource: Any
-    offset: int
 
 
 def type_at_start(data: bytes) -> str | None:
@@ -39,31 +46,42 @@ def type_at_start(data: bytes) -> str | None:
     return found.group(1).decode() if found is not None else None
 
 
-def split_bundle(data: bytes, *, wanted: Callable[[str], bool]) -> list[Entry] | None:
-    """The entries of a bundle with the wanted ones parsed, or None where it must be parsed whole.
+def spans_of(data: bytes) -> list[Span] | None:
+    """The entries of a bundle, none of them parsed but the last; or None where the bundle must be parsed whole.
 
-    The first and the last entry are parsed with the bundle around them, so that a bundle that is cut short or is no
-    bundle is seen. An entry that is not wanted is taken for well-formed.
+    The last entry is parsed with the bundle around the others, so that a bundle that is cut short or is no bundle is
+    seen. An entry that nobody parses is taken for well-formed.
     """
-    found = _found(data)
-    if len(found) < 3 or any(kind in _NESTING for _, kind in found):
+    starts, types = [], []
+    at = data.find(_RESOURCE)
+    while at != -1:  # each must be that of an entry
+        start = data.rfind(b"{", max(0, at - _LONGEST_URL), at)
+        match = _HEAD.match(data, start) if start != -1 else None
+        if match is None:
+            return None
+        starts.append(start)
+        types.append(match[1])
+        at = data.find(_RESOURCE, match.end())
+    known = {kind: kind.decode() for kind in set(types)}
+    if len(starts) < 3 or not _NESTING.isdisjoint(known.values()):
         return None
-    head, tail = found[0][0], found[-1][0]
-    shell = _object(data[:head] + data[tail:])
+    shell = _object(data[: starts[0]] + data[starts[-1] :])
     if shell is None or shell.get("resourceType") != "Bundle" or len(shell.get("entry") or ()) != 1:
         return None
-    entries = []
-    for (start, kind), (end, _) in pairwise(found):
-        if not wanted(kind):
-            entry = None if _hides_another(data, start, end) else Entry(kind, None, None, start)
-        else:
-            piece = data[start:end].rstrip(_SPACE)
-            parsed = _object(piece[:-1]) if piece.endswith(b",") else None
-            entry = None if parsed is None else _entry(parsed, kind=kind, offset=start)
-        if entry is None:
-            return None
-        entries.append(entry)
-    return [*entries, _entry(shell["entry"][0], kind=found[-1][1], offset=tail)]
+    spans = [
+        Span(known[kind], start, stop) for kind, start, stop in zip(types[:-1], starts[:-1], starts[1:], strict=True)
+    ]
+    kind = known[types[-1]]
+    return [*spans, Span(kind, starts[-1], len(data), _entry(shell["entry"][0], kind=kind))]
+
+
+def entry_at(data: bytes, span: Span) -> Entry | None:
+    """The entry of a bundle that stands there; None where it turns out not to be one, and all must be parsed whole."""
+    if span.last is not None:
+        return span.last
+    piece = data[span.start : span.stop].rstrip(_SPACE)
+    parsed = _object(piece[:-1]) if piece.endswith(b",") else None
+    return None if parsed is None else _entry(parsed, kind=span.type)
 
 
 def entries_of(bundle: dict[str, Any], *, depth: int = 0) -> Iterator[Entry | None]:
@@ -86,21 +104,7 @@ def entries_of(bundle: dict[str, Any], *, depth: int = 0) -> Iterator[Entry | No
         elif resource.get("resourceType") == "Bundle" and depth < 8:
             yield from entries_of(resource, depth=depth + 1)
         else:
-            yield _entry(entry, kind=resource.get("resourceType"), offset=0)
-
-
-def _found(data: bytes) -> list[tuple[int, str]]:
-    """Where entries begin, and the types of their resources."""
-    found = []
-    at = data.find(_FULL_URL)
-    while at != -1:
-        start = data.rfind(b"{", max(0, at - 64), at)
-        match = _ENTRY.match(data, start) if start != -1 else None
-        if match is None:
-            return []
-        found.append((start, match.group(1).decode()))
-        at = data.find(_FULL_URL, match.end())
-    return found
+            yield _entry(entry, kind=resource.get("resourceType"))
 
 
 def _object(data: bytes) -> dict[str, Any] | None:
@@ -111,16 +115,8 @@ def _object(data: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _hides_another(data: bytes, start: int, end: int) -> bool:
-    """Whether behind the entry at ``start`` stands one without a fullUrl."""
-    return data.find(_RESOURCE, data.index(_RESOURCE, start) + len(_RESOURCE), end) != -1
-
-
-def _entry(entry: Any, *, kind: Any, offset: int) -> Entry:
+def _entry(entry: dict[str, Any], *, kind: Any) -> Entry:
     full_url = entry.get("fullUrl")
     return Entry(
-        kind if isinstance(kind, str) else "",
-        full_url if isinstance(full_url, str) else None,
-        entry.get("resource"),
-        offset,
+        kind if isinstance(kind, str) else "", full_url if isinstance(full_url, str) else None, entry.get("resource")
     )

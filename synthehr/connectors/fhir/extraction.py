@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import gc
 import gzip
+import io
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 import polars as pl
 
 from synthehr.connectors.fhir.badlines import BadRecord
-from synthehr.connectors.fhir.bundles import Entry, entries_of, split_bundle, type_at_start
+from synthehr.connectors.fhir.bundles import Entry, entries_of, entry_at, spans_of, type_at_start
 from synthehr.connectors.fhir.cells import (
     MOST_BYTES_OF_TEXT,
     WRONG_SHAPE,
@@ -28,15 +29,15 @@ from synthehr.connectors.fhir.cells import (
     too_long,
 )
 from synthehr.connectors.fhir.consent import ConsentRecord, consent_record
-from synthehr.connectors.fhir.resources import as_r4, is_resource_type, is_too_old, without_shape
+from synthehr.connectors.fhir.references import aliases_of, by_id, read_references
+from synthehr.connectors.fhir.resources import is_resource_type, made_r4
 from synthehr.connectors.fhir.sources import Piece
 from synthehr.connectors.fhir.views import CompiledView, compile_view
-from synthehr.connectors.fhir.viewset import TableView, ViewSet
+from synthehr.connectors.fhir.viewset import REFERENCES, TableView, ViewColumnRole, ViewSet
 from synthehr.errors import DataError
 
-__all__ = ["TOO_OLD", "Extracted", "Extractor"]
+__all__ = ["Extracted", "Extractor"]
 
-TOO_OLD = "is FHIR DSTU2 or STU3: R4, R4B and R5 are read"
 _NOT_JSON = "is not valid JSON"
 _TOO_DEEP = "is nested too deeply"
 _NO_RESOURCE = "is no FHIR resource: it needs a resourceType"
@@ -59,10 +60,12 @@ class Extracted:
         records: resources met, bad ones included.
         numbers: how many numbers of resources were given out.
         searched: whether some reference goes by an identifier.
-        tables: rows by view, with ``_r``, the number of the resource in the piece.
+        absolute: whether some reference may be found by its type and id alone.
+        tables: rows by view, with ``_r``, the number of the resource in the piece; references as
+            :func:`synthehr.connectors.fhir.references.read_references` keeps them.
         resources: of each resource that was read: ``_r``, type, name (``Type/id``) and its hash (contained ones have
             none), file, line in the piece, offset.
-        aliases: all names of each resource that others may point to: ``alias``, ``type``, ``_r``.
+        aliases: all names of each resource that others may point to.
         types: resources by type that were read or passed over, without bad ones.
         consents: what the Consent resources say.
         bad: what was left out; lines are counted within the piece.
@@ -74,12 +77,16 @@ class Extracted:
     records: int = 0
     numbers: int = 0
     searched: bool = False
+    absolute: bool = False
     tables: dict[str, pl.DataFrame] = field(default_factory=dict)
     resources: pl.DataFrame = field(default_factory=pl.DataFrame)
     aliases: pl.DataFrame = field(default_factory=pl.DataFrame)
     types: Counter[str] = field(default_factory=Counter)
     consents: list[ConsentRecord] = field(default_factory=list)
     bad: list[BadRecord] = field(default_factory=list)
+
+
+Mark: TypeAlias = tuple[int, Counter[str], list[tuple[list[Any], int]]]
 
 
 class Extractor:
@@ -138,32 +145,24 @@ class Extractor:
             self._record(data.removeprefix(_BOM), turn, line=1, offset=0)
 
     def _lines(self, piece: Piece, path: Path, turn: _Turn) -> None:
-        data = piece.data if piece.data is not None else _bytes_of(path, piece.start, piece.stop)
-        offset = piece.start
-        split = data.split(b"\n")
-        for number, line in enumerate(split, start=1):
+        number, offset = 0, piece.start
+        for number, line in enumerate(_lines_of(piece, path), start=1):
             record = line.removeprefix(_BOM) if offset == 0 else line
-            if record and not record.isspace():
+            if not record.isspace():
                 self._record(record, turn, line=number, offset=offset)
-            offset += len(line) + 1
-        turn.out.lines = len(split) - 1
+            offset += len(line)
+            turn.out.lines += line.endswith(b"\n")
         if piece.broken:
-            turn.refuse(_DAMAGED, line=turn.out.lines + 1, offset=piece.start + len(data))
+            turn.refuse(_DAMAGED, line=turn.out.lines + 1, offset=offset)
 
     def _record(self, data: bytes, turn: _Turn, *, line: int, offset: int) -> None:
         kind = type_at_start(data)
         if kind is not None and kind != "Bundle" and not self.wants(kind):
             turn.pass_over(kind)
             return
-        if kind == "Bundle":
-            entries = split_bundle(data, wanted=self.wants)
-            if entries is not None:
-                for entry in entries:
-                    if entry.resource is None and entry.type not in self._wanted:
-                        turn.pass_over(entry.type)
-                    else:
-                        self._entry(entry, turn, line=line, offset=offset + entry.offset)
-                return
+        if kind == "Bundle" and self._bundle(data, turn, line=line, offset=offset):
+            return
+        turn.longest = max(turn.longest, len(data))
         try:
             resource = orjson.loads(data)
         except orjson.JSONDecodeError as error:
@@ -174,7 +173,7 @@ class Extractor:
             return
         if resource.get("resourceType") != "Bundle":
             kind = resource.get("resourceType")
-            whole = Entry(kind if isinstance(kind, str) else "", None, resource, 0)
+            whole = Entry(kind if isinstance(kind, str) else "", None, resource)
             self._entry(whole, turn, line=line, offset=offset)
             return
         for inner in entries_of(resource):
@@ -182,6 +181,24 @@ class Extractor:
                 turn.refuse(_BROKEN_BUNDLE, line=line, offset=offset)
             else:
                 self._entry(inner, turn, line=line, offset=offset)
+
+    def _bundle(self, data: bytes, turn: _Turn, *, line: int, offset: int) -> bool:
+        """Read a bundle entry by entry; one that must be parsed whole leaves no trace."""
+        spans = spans_of(data)
+        if spans is None:
+            return False
+        before = turn.mark()
+        for span in spans:
+            if span.type not in self._wanted and is_resource_type(span.type):
+                turn.pass_over(span.type)
+                continue
+            entry = entry_at(data, span)
+            if entry is None:
+                turn.back_to(before)
+                return False
+            turn.longest = max(turn.longest, span.stop - span.start)
+            self._entry(entry, turn, line=line, offset=offset + span.start)
+        return True
 
     def _entry(self, entry: Entry, turn: _Turn, *, line: int, offset: int) -> None:
         kind, resource = entry.type, entry.resource
@@ -199,19 +216,16 @@ class Extractor:
         if kind == "Consent":
             consent = consent_record(resource)
             turn.out.searched |= "?" in (consent.patient or "")
+            turn.out.absolute |= (consent.patient or "").startswith("http")
             turn.out.consents.append(consent)
             turn.pass_over(kind)
             return
-        if is_too_old(resource, kind):
-            turn.refuse(TOO_OLD, line=line, offset=offset)
-            return
         try:
-            as_r4(resource, kind)
-            wrong = without_shape(resource, kind) or not isinstance(resource.get("id", ""), str)
+            problem = made_r4(resource, kind)
         except _VIEW_ERRORS:
-            wrong = True
-        if wrong:
-            turn.refuse(WRONG_SHAPE, line=line, offset=offset)
+            problem = WRONG_SHAPE
+        if problem is not None:
+            turn.refuse(problem, line=line, offset=offset)
             return
         self._name_references(resource, kind, entry.full_url)
         turn.take(resource, kind, entry.full_url, line=line, offset=offset, target=kind in self._targets)
@@ -222,10 +236,24 @@ class Extractor:
             reference = resource.get(element)
             if reference is None:
                 continue
-            if "reference" not in reference:
+            literal = reference.get("reference")
+            if literal is None:
                 _by_identifier(reference, target)
-            elif str(reference["reference"]).startswith("#"):
-                reference["reference"] = f"{_name(resource, kind, full_url)}{reference['reference']}"
+            elif type(literal) is str and literal[:1] == "#":
+                reference["reference"] = f"{_name(resource, kind, full_url)}{literal}"
+
+
+class _References(NamedTuple):
+    """The references of a piece: the row of each in what is kept of them."""
+
+    places: dict[str | None, int | None]
+    found: pl.DataFrame
+
+    def columns(self, column: ViewColumnRole, cells: Iterable[str | None]) -> list[pl.Series]:
+        """A column of references, and beside it what they are found by where the whole text is no name."""
+        at = pl.Series([self.places[cell] for cell in cells], dtype=pl.UInt32)
+        whole = self.found["subject" if column.role == "subject" else "exact"]
+        return [whole.gather(at).alias(column.name), self.found["id"].gather(at).alias(by_id(column.name))]
 
 
 class _Turn:
@@ -241,10 +269,24 @@ class _Turn:
         self.file = piece.file
         self._views = views
         self._lookups = lookups
-        self._rows: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
-        self._at: dict[str, list[int]] = defaultdict(list)
+        self.longest = 0
+        names = [view.name for by_type in (*views.values(), *lookups.values()) for view, _ in by_type]
+        self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in names}
+        self._at: dict[str, list[int]] = {name: [] for name in names}
         self._resources: list[tuple[str, str | None, int, int, int]] = []
         self._aliases: list[tuple[str, str, int]] = []
+
+    def mark(self) -> Mark:
+        """Where the turn stands, so that it can go back there."""
+        found: list[list[Any]] = [*self._rows.values(), *self._at.values()]
+        found += [self._resources, self._aliases, self.out.consents, self.out.bad]
+        return self.out.records, self.out.types.copy(), [(each, len(each)) for each in found]
+
+    def back_to(self, mark: Mark) -> None:
+        """Forget all that came after the mark."""
+        self.out.records, self.out.types, lists = mark
+        for each, size in lists:
+            del each[size:]
 
     def refuse(self, reason: str, *, line: int, offset: int) -> None:
         """Leave a record out."""
@@ -300,56 +342,65 @@ class _Turn:
 
     def finish(self) -> Extracted:
         """The rows as frames."""
-        self.out.numbers = len(self._resources)
-        self.out.resources = (
-            pl.DataFrame(
-                self._resources,
-                schema={
-                    "type": pl.String,
-                    "name": pl.String,
-                    "file": pl.UInt32,
-                    "line": pl.UInt32,
-                    "offset": pl.UInt64,
-                },
-                orient="row",
-            )
-            .with_row_index("_r")
-            .with_columns(
-                pl.col("_r").cast(pl.UInt64),
-                pl.when(~pl.col("name").str.contains("#", literal=True))
-                .then(pl.col("name").hash(seed=0))
-                .alias("hash"),
-            )
-        )
-        wrong: dict[int, str] = {}
-        for views in (*self._views.values(), *self._lookups.values()):
-            for view, _ in views:
-                if view.name in self._rows:
-                    self.out.tables[view.name] = self._frame(view, wrong)
+        out, wrong = self.out, dict[int, str]()
+        out.numbers = len(self._resources)
+        made = {
+            view.name: (view, list(zip(*self._rows[view.name], strict=True)))
+            for by_type in (*self._views.values(), *self._lookups.values())
+            for view, _ in by_type
+            if self._rows[view.name]
+        }
+        references = self._references(made.values())
+        out.tables = {name: self._frame(view, cells, references, wrong) for name, (view, cells) in made.items()}
+        out.resources = self._resources_frame()
         if wrong:
             self._take_back(wrong)
-        self.out.aliases = pl.DataFrame(
-            [(alias, kind, at) for alias, kind, at in self._aliases if at not in wrong],
-            schema={"alias": pl.String, "type": pl.String, "_r": pl.UInt64},
-            orient="row",
-        )
-        return self.out
+        out.aliases = aliases_of([alias for alias in self._aliases if alias[2] not in wrong])
+        return out
 
-    def _frame(self, view: TableView, wrong: dict[int, str]) -> pl.DataFrame:
-        rows, at = self._rows[view.name], self._at[view.name]
-        columns = list(zip(*rows, strict=True)) if rows else [()] * view.width
-        made = []
+    def _resources_frame(self) -> pl.DataFrame:
+        kind, name, file, line, offset = zip(*self._resources, strict=True) if self._resources else ((),) * 5
+        names = pl.Series("name", name, dtype=pl.String)
+        return pl.DataFrame(
+            [
+                pl.Series("_r", range(len(kind)), dtype=pl.UInt64),
+                pl.Series("type", kind, dtype=pl.String),
+                names,
+                names.hash(seed=0).set(names.str.contains("#", literal=True), None).alias("hash"),
+                pl.Series("file", file, dtype=pl.UInt32),
+                pl.Series("line", line, dtype=pl.UInt32),
+                pl.Series("offset", offset, dtype=pl.UInt64),
+            ]
+        )
+
+    def _references(self, made: Iterable[tuple[TableView, list[tuple[Any, ...]]]]) -> _References:
+        """All references of the piece, each once."""
+        distinct: set[Any] = set()
+        for view, cells in made:
+            for column in view.with_role(*REFERENCES):
+                distinct.update(cells[column.place])
+        distinct.discard(None)
+        places = dict(zip(distinct, range(len(distinct)), strict=True))
+        found = read_references(places)
+        self.out.searched |= bool(found["search"].any())
+        self.out.absolute |= found["id"].null_count() < found.height
+        return _References({None: None, **places}, found)
+
+    def _frame(
+        self, view: TableView, cells: list[tuple[Any, ...]], references: _References, wrong: dict[int, str]
+    ) -> pl.DataFrame:
+        at = self._at[view.name]
+        made = [pl.Series("_r", at, dtype=pl.UInt64)]
         for column in view.columns:
-            dtype = dtype_of_fhir(column.type)
-            made.append(column_of(column.name, columns[column.place], dtype, at=at, wrong=wrong))
-        frame = pl.DataFrame([pl.Series("_r", at, dtype=pl.UInt64), *made])
-        if longest_text(frame) > MOST_BYTES_OF_TEXT:
+            if column.role in REFERENCES:
+                made += references.columns(column, cells[column.place])
+            else:
+                dtype = dtype_of_fhir(column.type)
+                made.append(column_of(column.name, cells[column.place], dtype, at=at, wrong=wrong))
+        frame = pl.DataFrame(made)
+        if self.longest > MOST_BYTES_OF_TEXT and longest_text(frame) > MOST_BYTES_OF_TEXT:
             for series in made:
                 wrong.update(too_long(series, at=at) if series.dtype == pl.String else {})
-        references = [column.name for column in view.with_role("subject", "reference", "lookup")]
-        if references and not self.out.searched:
-            asked = pl.any_horizontal(pl.col(references).str.contains("?", literal=True).any())
-            self.out.searched = bool(frame.select(asked).item())
         return frame
 
     def _take_back(self, wrong: dict[int, str]) -> None:
@@ -401,7 +452,17 @@ def _by_identifier(reference: dict[str, Any], target: str | None) -> None:
         reference["reference"] = f"{kind}?identifier={token}"
 
 
-def _bytes_of(path: Path, start: int, stop: int) -> bytes:
+def _lines_of(piece: Piece, path: Path) -> Iterator[bytes]:
+    """The lines of a piece, each with its newline."""
+    if piece.data is not None:
+        yield from io.BytesIO(piece.data)
+        return
     with path.open("rb") as raw:
-        raw.seek(start)
-        return raw.read(stop - start)
+        raw.seek(piece.start)
+        left = piece.stop - piece.start
+        while left > 0:
+            line = raw.readline(left)
+            if not line:
+                return
+            yield line
+            left -= len(line)

@@ -22,7 +22,8 @@ import polars as pl
 
 from synthehr.connectors.fhir.badlines import BadRecord, BadRowPolicy, write_quarantine
 from synthehr.connectors.fhir.consent import ConsentPolicy
-from synthehr.connectors.fhir.extraction import TOO_OLD, Extractor
+from synthehr.connectors.fhir.extraction import Extracted, Extractor
+from synthehr.connectors.fhir.resources import TOO_OLD
 from synthehr.connectors.fhir.schema_default import default_schema
 from synthehr.connectors.fhir.sources import (
     PACKED_TO,
@@ -141,7 +142,7 @@ def open_fhir(source: str | Path, *, options: FhirOptions | None = None) -> Iter
         spool, skipped = _read(listing.files, views=views, settings=settings, folder=folder)
         _refuse_old(spool.bad, records=spool.records, policy=settings.on_bad)
         settings.on_bad.check(spool.bad, records=spool.records, names=names)
-        built = build_tables(spool, views, consent=settings.consent, declared=schema)
+        built = build_tables(spool, views, consent=settings.consent, declared=schema, folder=folder)
         bad = sorted((*spool.bad, *built.bad), key=lambda one: (one.file, one.line, one.offset))
         settings.on_bad.check(bad, records=spool.records, names=names)
         yield FhirRecords(
@@ -180,18 +181,14 @@ def _read(
     )
     largest = min(max(PIECE_BYTES, size // _PIECES), _LARGEST_PIECE)
     work = pieces(files, read=lambda file: file.type is None or extractor.wants(file.type), size=largest)
+    read: Iterator[tuple[Extracted, dict[str, Path] | None]]
     if processes == 1 or (settings.processes is None and size < _ALONE_BELOW):
         hold = size < _HELD_BELOW
-        for piece in work:
-            extracted = extractor.read(piece)
-            if hold:
-                spool.add(extracted)
-            else:
-                spool.add(*spill(extracted, folder))
-            if fail and spool.bad:
-                break
-        return spool, skipped
-    for extracted, parts in _spread(work, views, consents=consents, folder=folder, processes=processes):
+        alone = (extractor.read(piece) for piece in work)
+        read = ((one, None) for one in alone) if hold else (spill(one, folder) for one in alone)
+    else:
+        read = _spread(work, extractor, prepare=(views, consents, folder), others=processes - 1)
+    for extracted, parts in read:
         spool.add(extracted, parts)
         if fail and spool.bad:
             break
@@ -203,22 +200,25 @@ def _cores() -> int:
 
 
 def _spread(
-    work: Iterator[Piece], views: ViewSet, *, consents: bool, folder: Path, processes: int
+    work: Iterator[Piece], extractor: Extractor, *, prepare: tuple[ViewSet, bool, Path], others: int
 ) -> Iterator[Spilled]:
-    """Pieces read by several processes, in the order of the pieces, never many of them at a time."""
+    """Pieces read by this process and ``others``, in the order of the pieces; never many of them wait."""
+    folder = prepare[2]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_prepare, initargs=(views, consents, folder)
-    ) as pool:
-        waiting: deque[Future[Spilled]] = deque()
+    with ProcessPoolExecutor(others, mp_context=context, initializer=_prepare, initargs=prepare) as pool:
+        given: deque[Future[Spilled]] = deque()
         try:
             for piece in work:
-                with _without_main():
-                    waiting.append(pool.submit(_work, piece))
-                if len(waiting) > 2 * processes:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                if sum(not each.done() for each in given) <= others:
+                    with _without_main():
+                        given.append(pool.submit(_work, piece))
+                else:  # all have one to read and one to go on with: this one is read here
+                    given.append(Future())
+                    given[-1].set_result(spill(extractor.read(piece), folder))
+                while given and given[0].done():
+                    yield given.popleft().result()
+            while given:
+                yield given.popleft().result()
         except BrokenProcessPool:
             raise DataError("a reading process was killed, most likely for memory: use fewer processes") from None
         finally:

@@ -3,15 +3,21 @@
 A resource is called by its type and id, by the ``fullUrl`` of its bundle entry (``urn:uuid:`` or absolute), by its
 identifiers (``Type?identifier=system|value``, which is how conditional and logical references say it), or, contained,
 by its owner's name, ``#`` and its id.
+
+Names and references are compared by 64 bits of each, so that the index of a large source stays small. Two of ten
+million names fall together with a chance of three in a million; such a name then leads to neither resource.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 
-__all__ = ["Index", "leads_elsewhere", "leads_in_circles", "resolve"]
+__all__ = ["ALIAS_COLUMNS", "Index", "aliases_of", "by_id", "leads_in_circles", "read_references", "resolve"]
 
+ALIAS_COLUMNS = {"alias": pl.UInt64, "type": pl.String, "search": pl.Boolean, "_r": pl.UInt64}
 _VERSION = r"/_history/[^/]*$"
 _TYPED = r"(?:^|/)([A-Z][A-Za-z]+)(?:/[^/?#]+|\?[^/]*=.*)$"
 _TYPE_AND_ID = r"([A-Z][A-Za-z]+/[A-Za-z0-9.\-]+)$"
@@ -24,45 +30,82 @@ class Index:
     Args:
         aliases: ``alias``, ``type`` and ``_r``, the number of the resource.
         left_out: numbers of resources that count as not there.
+        absolute: whether any reference can be found by its type and id alone.
 
     A name that belongs to two resources leads to neither.
     """
 
-    def __init__(self, aliases: pl.DataFrame, *, left_out: pl.Series) -> None:
-        there = aliases.filter(~pl.col("_r").is_in(left_out.implode())).unique(["type", "alias", "_r"])
-        one = there.group_by("type", "alias").agg(pl.col("_r").first(), pl.len().alias("_n")).filter(pl.col("_n") == 1)
-        self._of: dict[str, pl.DataFrame] = {
-            str(kind): frame.select("alias", "_r").sort("_r", "alias")
-            for (kind,), frame in one.partition_by("type", as_dict=True).items()
-        }
+    def __init__(self, aliases: pl.DataFrame, *, left_out: pl.Series, absolute: bool) -> None:
+        self.absolute = absolute
+        there = aliases.filter(~pl.col("_r").is_in(left_out.implode())) if len(left_out) else aliases
+        self._of: dict[str, pl.DataFrame] = {}
+        for (kind,), frame in there.partition_by("type", as_dict=True).items():
+            names = frame.select("alias", "_r").unique(maintain_order=True)
+            self._of[str(kind)] = names.filter(~pl.col("alias").is_duplicated())
 
     def of(self, kind: str) -> pl.DataFrame:
         """The names of resources of one type: ``alias`` and ``_r``."""
-        empty = pl.DataFrame(schema={"alias": pl.String, "_r": pl.UInt64})
+        empty = pl.DataFrame(schema={"alias": pl.UInt64, "_r": pl.UInt64})
         return self._of.get(kind, empty)
 
 
-def leads_elsewhere(raw: pl.Expr, *, target: str) -> pl.Expr:
-    """Whether a reference says itself that it leads to another type than ``target``."""
-    kind = raw.str.replace(_VERSION, "").str.extract(_TYPED, 1)
-    return (kind.is_not_null() & (kind != target)).fill_null(value=False)
+def by_id(column: str) -> str:
+    """The column beside one of references that holds what they are found by where their whole text is no name."""
+    return f"+{column}"
+
+
+def aliases_of(names: list[tuple[str, str, int]]) -> pl.DataFrame:
+    """Names of resources, their types and their numbers, as the index wants them."""
+    alias, kind, at = zip(*names, strict=True) if names else ((), (), ())
+    text = pl.Series(alias, dtype=pl.String)
+    return pl.DataFrame(
+        [
+            text.hash(seed=0).alias("alias"),
+            pl.Series("type", kind, dtype=pl.String),
+            text.str.contains("?identifier=", literal=True).alias("search"),
+            pl.Series("_r", at, dtype=pl.UInt64),
+        ]
+    )
+
+
+def read_references(texts: Iterable[str | None]) -> pl.DataFrame:
+    """What is kept of references: a row for each of ``texts``.
+
+    Returns:
+        ``exact``, the name that it is; ``subject``, the same, null where it says itself that it leads to something
+        else than a patient; ``id``, type and id of an absolute one, by which it is tried where no ``fullUrl`` matches,
+        since bulk data has none; ``search``, whether it goes by an identifier.
+    """
+    raw = pl.col("raw").str.replace(_VERSION, "")
+    exact = raw.str.replace_many(list(_PERCENT), list(_PERCENT.values())).hash(seed=0)
+    kind = raw.str.extract(_TYPED, 1)
+    last = pl.when(raw.str.starts_with("http")).then(raw.str.extract(_TYPE_AND_ID, 1))
+    return pl.DataFrame({"raw": list(texts)}, schema={"raw": pl.String}).select(
+        exact.alias("exact"),
+        pl.when(kind.is_null() | (kind == "Patient")).then(exact).alias("subject"),
+        pl.when(last.is_not_null()).then(last.hash(seed=0)).alias("id"),
+        pl.col("raw").str.contains("?", literal=True).alias("search"),
+    )
 
 
 def resolve(frame: pl.LazyFrame, column: str, *, target: str, index: Index, to: str) -> pl.LazyFrame:
-    """Add the column ``to``: the number of the resource that each reference leads to, null where it leads nowhere.
-
-    An absolute reference that no ``fullUrl`` matches is tried by its type and id, since bulk data has no ``fullUrl``.
-    """
-    names = index.of(target)
-    raw = pl.col(column).str.replace(_VERSION, "")
-    exact = raw.str.replace_many(list(_PERCENT), list(_PERCENT.values()))
-    by_id = pl.when(raw.str.starts_with("http")).then(raw.str.extract(_TYPE_AND_ID, 1))
-    exact_name, id_name, found = f"_{to}_exact", f"_{to}_id", f"_{to}_found"
-    here = frame.with_columns(exact.alias(exact_name), by_id.alias(id_name))
-    for name, into in ((exact_name, to), (id_name, found)):
-        lookup = names.lazy().rename({"alias": name, "_r": into})
-        here = here.join(lookup, on=name, how="left", maintain_order="left")
-    return here.with_columns(pl.coalesce(to, found).alias(to)).drop(exact_name, id_name, found)
+    """Add the column ``to``: the number of the resource that each reference leads to, null where it leads nowhere."""
+    names = index.of(target).lazy()
+    here = frame.join(
+        names.rename({"_r": to}), left_on=column, right_on="alias", how="left", maintain_order="left", coalesce=True
+    )
+    if not index.absolute:
+        return here
+    found = f"_{to}_found"
+    here = here.join(
+        names.rename({"_r": found}),
+        left_on=by_id(column),
+        right_on="alias",
+        how="left",
+        maintain_order="left",
+        coalesce=True,
+    )
+    return here.with_columns(pl.coalesce(to, found).alias(to)).drop(found)
 
 
 def leads_in_circles(parents: np.ndarray) -> np.ndarray:

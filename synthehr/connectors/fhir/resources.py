@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache
+from types import NoneType
+from typing import Any, NamedTuple, TypeAlias
 
+from synthehr.connectors.fhir.cells import WRONG_SHAPE
 from synthehr.connectors.fhir.fhirpath.model import BOOLEANS, INTEGERS, NUMBERS, choice_of_key, element, is_a, is_type
 
-__all__ = ["as_r4", "is_resource_type", "is_too_old", "without_shape"]
+__all__ = ["TOO_OLD", "is_resource_type", "made_r4"]
+
+TOO_OLD = "is FHIR DSTU2 or STU3: R4, R4B and R5 are read"
 
 _NOT_IN_R4B = frozenset(  # types that R4 or R5 has and R4B has not
     """ActorDefinition ArtifactAssessment BiologicallyDerivedProductDispense ChargeItemDefinition ConditionDefinition
@@ -20,6 +24,7 @@ _NOT_IN_R4B = frozenset(  # types that R4 or R5 has and R4B has not
     Requirements RiskEvidenceSynthesis SubstanceNucleicAcid SubstancePolymer SubstanceProtein
     SubstanceReferenceInformation SubstanceSourceMaterial SubstanceSpecification TestPlan Transport""".split()  # noqa: SIM905 - read as words
 )
+_NONE: frozenset[str] = frozenset()
 _ABSTRACT = frozenset({"Resource", "DomainResource"})
 _NOT_SINCE_R4: dict[str, frozenset[str]] = {  # elements of DSTU2 and STU3 that R4 took away
     "AllergyIntolerance": frozenset({"assertedDate", "substance"}),
@@ -40,53 +45,70 @@ def is_resource_type(name: str) -> bool:
     return name in _NOT_IN_R4B or (name not in _ABSTRACT and is_type(name) and is_a(name, "Resource"))
 
 
-def is_too_old(resource: dict[str, Any], kind: str) -> bool:
-    """Whether a resource has what only FHIR DSTU2 or STU3 had: releases that are not read."""
-    bare = _BARE_CODES_THEN.get(kind)
-    if bare is not None and type(resource.get(bare)) is str:
-        return True
-    old = _NOT_SINCE_R4.get(kind)
-    return old is not None and not old.isdisjoint(resource)
+def made_r4(resource: dict[str, Any], kind: str) -> str | None:
+    """Rename, in place, what R5 calls otherwise than R4, so that one view holds for both; or say what is wrong.
 
-
-def as_r4(resource: dict[str, Any], kind: str) -> None:
-    """Rename, in place, what R5 calls otherwise than R4, so that one view holds for both."""
-    change = _FROM_R5.get(kind)
-    if change is not None:
-        change(resource)
-
-
-def without_shape(resource: dict[str, Any], kind: str) -> bool:
-    """Whether a top-level element has not the JSON type that R4 gives it.
-
-    Elements that are null count as absent and are taken out. Elements that R4 does not know are not judged.
+    Top-level elements must have the JSON types that R4 gives them. Those that are null count as absent and are taken
+    out; those that R4 does not know are not judged.
     """
-    nulls = False
-    for key, value in resource.items():
-        allowed, inner = _shape(kind, key)
-        if allowed is None:
-            continue
-        if type(value) not in allowed:
-            if value is not None:
-                return True
-            nulls = True
-        elif inner is not None:
-            for one in value:
-                if type(one) not in inner:
-                    return True
-    if nulls:
-        for key in [key for key, value in resource.items() if value is None]:
-            del resource[key]
-    return False
+    shape = _shape(kind, tuple(resource), tuple(map(type, resource.values())))
+    if shape.too_old:
+        return TOO_OLD
+    if shape.of_r5:
+        _FROM_R5[kind](resource)
+        shape = _shape(kind, tuple(resource), tuple(map(type, resource.values())))
+    if shape.wrong:
+        return WRONG_SHAPE
+    for key, allowed in shape.lists:
+        for one in resource[key]:
+            if type(one) not in allowed:
+                return WRONG_SHAPE
+    for key in shape.nulls:
+        del resource[key]
+    return None
 
 
-_Types = frozenset[type]
+_Types: TypeAlias = frozenset[type]
 _LIST: _Types = frozenset({list})
 _OBJECT: _Types = frozenset({dict})
 
 
-@cache
-def _shape(kind: str, key: str) -> tuple[_Types | None, _Types | None]:
+class _Shape(NamedTuple):
+    """What holds of all resources of one type that have the same keys with values of the same JSON types.
+
+    Attributes:
+        too_old: they have what only FHIR DSTU2 or STU3 had: releases that are not read.
+        of_r5: they may have what R5 calls otherwise than R4.
+        wrong: an element has not the type that R4 gives it.
+        nulls: the elements that are null.
+        lists: the elements that are lists, with the types that their entries may have.
+    """
+
+    too_old: bool
+    of_r5: bool
+    wrong: bool
+    nulls: tuple[str, ...]
+    lists: tuple[tuple[str, _Types], ...]
+
+
+@lru_cache(maxsize=1 << 12)  # records of one source have a few dozen shapes
+def _shape(kind: str, keys: tuple[str, ...], types: tuple[type, ...]) -> _Shape:
+    given = dict(zip(keys, types, strict=True))
+    known = [(key, found, *_types_of(kind, key)) for key, found in given.items()]
+    judged = [(key, found, allowed, inner) for key, found, allowed, inner in known if allowed is not None]
+    marks = _MARKS_OF_R5.get(kind)
+    return _Shape(
+        too_old=given.get(_BARE_CODES_THEN.get(kind, "")) is str or not _NOT_SINCE_R4.get(kind, _NONE).isdisjoint(keys),
+        of_r5=marks is not None and marks(given),
+        wrong=any(found not in allowed and found is not NoneType for _, found, allowed, _ in judged)
+        or given.get("id", str) not in (str, NoneType),
+        nulls=tuple(key for key, found, _, _ in judged if found is NoneType),
+        lists=tuple((key, inner) for key, found, _, inner in judged if inner is not None and found is list),
+    )
+
+
+@lru_cache(maxsize=1 << 14)
+def _types_of(kind: str, key: str) -> tuple[_Types | None, _Types | None]:
     """The Python types that an element may have, and those of its entries where it is a list."""
     found = element(kind, key)
     if found is not None and not found.choice:
@@ -174,4 +196,14 @@ _FROM_R5: dict[str, Callable[[dict[str, Any]], None]] = {
     "MedicationRequest": _medication_request,
     "Procedure": _procedure,
     "AllergyIntolerance": _allergy_intolerance,
+}
+_MARKS_OF_R5: dict[str, Callable[[Mapping[str, type]], bool]] = {
+    "Encounter": lambda given: (
+        given.get("class") is list or not {"actualPeriod", "admission", "reason"}.isdisjoint(given)
+    ),
+    "MedicationRequest": lambda given: not {"medication", "reason"}.isdisjoint(given),
+    "Procedure": lambda given: (
+        given.get("category") is list or "reason" in given or any(key.startswith("occurrence") for key in given)
+    ),
+    "AllergyIntolerance": lambda given: given.get("type") is dict,
 }

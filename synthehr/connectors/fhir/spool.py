@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+import numpy as np
 import polars as pl
 
 from synthehr.connectors.fhir.badlines import BadRecord
 from synthehr.connectors.fhir.consent import ConsentRecord
 from synthehr.connectors.fhir.extraction import Extracted
+from synthehr.connectors.fhir.references import ALIAS_COLUMNS
 
 __all__ = ["Part", "Spilled", "Spool", "spill"]
 
@@ -18,6 +21,16 @@ Part: TypeAlias = pl.DataFrame | Path
 Spilled: TypeAlias = tuple[Extracted, dict[str, Path]]
 
 _RESOURCES, _ALIASES = "+resources", "+aliases"
+_RESOURCE_COLUMNS = {
+    "_r": pl.UInt64,
+    "type": pl.String,
+    "name": pl.String,
+    "hash": pl.UInt64,
+    "file": pl.UInt32,
+    "line": pl.UInt32,
+    "offset": pl.UInt64,
+}
+_ROWS = 1 << 15  # that are in memory at once, about, when tables are made
 
 
 def spill(extracted: Extracted, folder: Path) -> Spilled:
@@ -44,6 +57,7 @@ class Spool:
         self._lines = 0
         self._numbers = 0
         self._searched = False
+        self.absolute = False
         self.records = 0
         self.types: Counter[str] = Counter()
         self.consents: list[ConsentRecord] = []
@@ -66,60 +80,73 @@ class Spool:
         self._lines += extracted.lines
         self._numbers += extracted.numbers
         self._searched |= extracted.searched
+        self.absolute |= extracted.absolute
         self.records += extracted.records
         self.types += extracted.types
         self.consents += extracted.consents
 
-    def table(self, name: str) -> pl.LazyFrame | None:
-        """The rows of a view, None where it made none."""
-        parts = self._parts.get(name)
-        if not parts:
-            return None
-        return _whole([(part, pl.col("_r") + first) for part, first, _ in parts])
+    @property
+    def on_disk(self) -> bool:
+        """Whether rows are kept in files."""
+        return any(isinstance(part, Path) for parts in self._parts.values() for part, _, _ in parts)
+
+    def rows(self, name: str, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+        """The rows of a view in order, some ten thousand at a time; rows of one resource stay together.
+
+        Args:
+            name: of the view.
+            columns: which ones, ``_r`` among them; all where left out.
+        """
+        held: list[pl.DataFrame] = []
+        firsts: list[int] = []
+        height = 0
+        for part, first, _ in self._parts.get(name, ()):
+            if isinstance(part, Path):
+                held.append(pl.read_parquet(part, columns=None if columns is None else list(columns), glob=False))
+            else:
+                held.append(part if columns is None else part.select(columns))
+            firsts.append(first)
+            height += held[-1].height
+            if height >= _ROWS:
+                yield _counted_on(held, firsts)
+                held, firsts, height = [], [], 0
+        if held:
+            yield _counted_on(held, firsts)
 
     def aliases(self) -> pl.DataFrame:
-        """All names that references may use: ``alias``, ``type``, ``_r``."""
-        frame = self.table(_ALIASES)
-        if frame is None:
-            return pl.DataFrame(schema={"alias": pl.String, "type": pl.String, "_r": pl.UInt64})
-        if not self._searched:  # nothing refers to anything by identifier: a third of the names is not needed
-            frame = frame.filter(~pl.col("alias").str.contains("?identifier=", literal=True))
-        return frame.collect(engine="streaming")
+        """All names that references may use; see :data:`~synthehr.connectors.fhir.references.ALIAS_COLUMNS`."""
+        found = [pl.DataFrame(schema=ALIAS_COLUMNS)]
+        for names in self.rows(_ALIASES):  # where nothing refers to anything by identifier, those are not needed
+            found.append(names if self._searched else names.filter(~pl.col("search")))
+        return pl.concat(found)
 
-    def resources(self) -> pl.LazyFrame:
-        """Each resource: ``_r``, type, name and its hash, file, line, offset."""
-        parts = self._parts.get(_RESOURCES, ())
-        if parts:
-            return _whole([(part, [pl.col("_r") + first, pl.col("line") + lines]) for part, first, lines in parts])
-        kinds = {
-            "_r": pl.UInt64,
-            "type": pl.String,
-            "name": pl.String,
-            "hash": pl.UInt64,
-            "file": pl.UInt32,
-            "line": pl.UInt32,
-            "offset": pl.UInt64,
-        }
-        return pl.LazyFrame(schema=kinds)
+    def hashes(self) -> pl.DataFrame:
+        """Of each resource that has a name its number and the hash of the name: ``_r`` and ``hash``."""
+        found = [pl.DataFrame(schema={"_r": pl.UInt64, "hash": pl.UInt64})]
+        found += (each.drop_nulls() for each in self.rows(_RESOURCES, ["_r", "hash"]))
+        return pl.concat(found)
+
+    def resources(self, wanted: pl.Series) -> pl.DataFrame:
+        """The resources with these numbers, in order: ``_r``, type, name and its hash, file, line, offset."""
+        found = [pl.DataFrame(schema=_RESOURCE_COLUMNS)]
+        for part, first, lines in self._parts.get(_RESOURCES, ()):
+            frame = pl.read_parquet(part, glob=False) if isinstance(part, Path) else part
+            here = frame.with_columns(pl.col("_r") + first, pl.col("line") + lines)
+            found.append(here.filter(pl.col("_r").is_in(wanted.implode())))
+        return pl.concat(found)
 
     def places(self, resources: pl.Series, *, reason: str) -> list[BadRecord]:
         """Where these resources stand, as bad records."""
         if resources.is_empty():
             return []
-        found = self.resources().filter(pl.col("_r").is_in(resources.implode())).sort("_r").collect(engine="streaming")
         return [
             BadRecord(file=file, line=line, offset=offset, reason=reason)
-            for file, line, offset in found.select("file", "line", "offset").iter_rows()
+            for file, line, offset in self.resources(resources).select("file", "line", "offset").iter_rows()
         ]
 
 
-def _whole(parts: list[tuple[Part, Any]]) -> pl.LazyFrame:
-    """The parts one below the other, with columns counted on: what is in memory at once, else as a query."""
-    if all(isinstance(part, pl.DataFrame) for part, _ in parts):
-        held = [part.with_columns(counted) for part, counted in parts if isinstance(part, pl.DataFrame)]
-        return pl.concat(held).lazy()
-    scanned = [
-        (part.lazy() if isinstance(part, pl.DataFrame) else pl.scan_parquet(part, glob=False)).with_columns(counted)
-        for part, counted in parts
-    ]
-    return pl.concat(scanned, parallel=False)
+def _counted_on(frames: list[pl.DataFrame], firsts: list[int]) -> pl.DataFrame:
+    """Frames one below the other, with ``_r`` counting on from one to the next."""
+    whole = pl.concat(frames)
+    added = np.repeat(np.array(firsts, dtype=np.uint64), [frame.height for frame in frames])
+    return whole.with_columns(pl.col("_r") + pl.Series(added))

@@ -1,6 +1,7 @@
 """Rows of views made into the tables of a cohort: keys, offsets, units, concepts; nobody's date or id is left.
 
-Everything is a query over the spooled rows, so that a table can be written without being held.
+Rows are read twice from where they were put aside, some ten thousand at a time: once to learn whose they are, and once
+to make tables of them. What is held of all of them at once are numbers: of patients, and of what references lead to.
 """
 
 from __future__ import annotations
@@ -8,28 +9,26 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
 from synthehr.connectors.fhir.badlines import BadRecord
-from synthehr.connectors.fhir.cells import dtype_of_fhir
 from synthehr.connectors.fhir.consent import ConsentPolicy, ConsentRecord
 from synthehr.connectors.fhir.offsets import after, offset, wall_clock
-from synthehr.connectors.fhir.references import Index, leads_elsewhere, leads_in_circles, resolve
+from synthehr.connectors.fhir.ownership import OwnedRows, Patients, see_owners
+from synthehr.connectors.fhir.references import Index, by_id, leads_in_circles, read_references, resolve
 from synthehr.connectors.fhir.spool import Spool
 from synthehr.connectors.fhir.units import in_one_unit
 from synthehr.connectors.fhir.viewset import TableView, ViewSet
-from synthehr.errors import DataError
 from synthehr.schema.model import CategoryColumn, IntegerColumn, NumberColumn, Schema
 
 __all__ = ["Built", "build_tables"]
 
 DUPLICATE = "is a second resource with the same type and id"
-NO_PATIENT = "has a subject that is not in the source"
 _SPARSE_ZIP3 = frozenset(  # HIPAA safe harbour, 45 CFR 164.514(b)(2)(i)(B): at most 20,000 people by the census of 2010
     "036 059 063 102 203 556 692 790 821 823 830 831 878 879 884 890 893".split()  # noqa: SIM905 - read as words
 )
-_KEPT, _NOBODY, _DANGLING, _REFUSED = range(4)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,7 +50,7 @@ class Built:
     consent: Counter[str] = field(default_factory=Counter)
 
 
-def build_tables(spool: Spool, views: ViewSet, *, consent: ConsentPolicy, declared: Schema) -> Built:
+def build_tables(spool: Spool, views: ViewSet, *, consent: ConsentPolicy, declared: Schema, folder: Path) -> Built:
     """The tables of everything that was read.
 
     Args:
@@ -59,6 +58,7 @@ def build_tables(spool: Spool, views: ViewSet, *, consent: ConsentPolicy, declar
         views: that made them.
         consent: whom to leave out, before anything else is counted.
         declared: the schema whose value sets and bounds the cells must fit; others become null and are counted.
+        folder: takes the tables where the spool keeps its rows in files.
 
     Raises:
         DataError: there is no patient, or the patient view made more or less than one row of one.
@@ -66,151 +66,54 @@ def build_tables(spool: Spool, views: ViewSet, *, consent: ConsentPolicy, declar
     built = Built()
     duplicates = _duplicates(spool, views)
     built.bad += spool.places(duplicates, reason=DUPLICATE)
-    index = Index(spool.aliases(), left_out=duplicates)
-    made = {name: _rows_of(spool, view, duplicates) for name, view in views.tables.items()}
+    index = Index(spool.aliases(), left_out=duplicates, absolute=spool.absolute)
     refused = _refused(spool.consents, index=index, policy=consent, built=built)
-    owned = {name: _owned(frame, views.tables[name], index=index, refused=refused) for name, frame in made.items()}
-    for name, frame in owned.items():
-        _count_rows(frame, name=name, spool=spool, built=built)
-    kept = {name: frame.filter(pl.col("_status") == _KEPT).drop("_status") for name, frame in owned.items()}
-    patients = _patients(kept, views=views)
-    owners = _owners(kept, views=views)
-    lookups = {view.resource: _rows_of(spool, view, duplicates) for view in views.lookups.values()}
-    for name, frame in kept.items():
-        table = _Table(views.tables[name], frame, index=index, patients=patients, owners=owners, lookups=lookups)
-        built.tables[name], counted = table.finished(declared)
-        built.cells[name] = counted
+    rows = OwnedRows(spool, index=index, duplicates=duplicates, refused=refused)
+    patients = Patients()
+    owners = {}
+    for name, view in views.tables.items():
+        seen = see_owners(rows, view, patients, target=view.resource in views.targets)
+        built.rows[name], owners[view.resource] = seen.rows, seen.owners
+        built.bad += seen.bad
+    built.consent["patients left out"] = built.rows["patient"]["left out by consent"]
+    anchors = patients.anchors()
+    lookups = {view.resource: rows.of_lookup(view) for view in views.lookups.values()}
+    for name, view in views.tables.items():
+        table = _Table(view, index=index, patients=anchors, owners=owners, lookups=lookups, declared=declared)
+        put = folder / f"table.{name}" if spool.on_disk else None
+        built.tables[name], built.cells[name] = table.finished(rows, put=put)
     return built
-
-
-def _rows_of(spool: Spool, view: TableView, duplicates: pl.Series) -> pl.LazyFrame:
-    frame = spool.table(view.name)
-    if frame is None:
-        columns = {column.name: dtype_of_fhir(column.type) for column in view.columns}
-        return pl.LazyFrame(schema={"_r": pl.UInt64(), **columns})
-    return frame if duplicates.is_empty() else frame.filter(~pl.col("_r").is_in(duplicates.implode()))
 
 
 def _duplicates(spool: Spool, views: ViewSet) -> pl.Series:
     """Numbers of resources whose type and id stood before; found by hashes, then by the names themselves."""
-    tables = {view.resource for view in views.tables.values()}
-    named = spool.resources().filter(pl.col("hash").is_not_null())
-    hashes = named.select("_r", "hash").collect(engine="streaming")
+    tables = sorted({view.resource for view in views.tables.values()})
+    hashes = spool.hashes()
     again = hashes.filter(pl.col("hash").is_duplicated())["_r"]
     if again.is_empty():
         return again
-    names = (
-        named.filter(pl.col("_r").is_in(again.implode()))
-        .select("_r", "type", "name")
-        .collect(engine="streaming")
-        .sort("_r")
-    )
-    later = names.filter(~pl.col("name").is_first_distinct())
-    return later.filter(pl.col("type").is_in(sorted(tables)))["_r"]
+    named = spool.resources(again).select("_r", "type", "name")
+    return named.filter(~pl.col("name").is_first_distinct()).filter(pl.col("type").is_in(tables))["_r"]
 
 
-def _refused(records: list[ConsentRecord], *, index: Index, policy: ConsentPolicy, built: Built) -> pl.DataFrame:
-    """Patients who are left out, ``_r``; with ``require-opt-in``, all but those who stay, told by ``_in``."""
+def _refused(records: list[ConsentRecord], *, index: Index, policy: ConsentPolicy, built: Built) -> pl.Series:
+    """Numbers of the patients who are left out."""
     by_patient: dict[int, list[ConsentRecord]] = defaultdict(list)
-    if policy.mode != "ignore":
-        named = pl.LazyFrame({"patient": [record.patient for record in records]}, schema={"patient": pl.String})
-        found = resolve(named, "patient", target="Patient", index=index, to="_patient").collect(engine="streaming")[
-            "_patient"
-        ]
+    if policy.mode != "ignore" and records:
+        named = read_references([record.patient for record in records])
+        named = named.select(pl.col("exact").alias("patient"), pl.col("id").alias(by_id("patient")))
+        found = resolve(named.lazy(), "patient", target="Patient", index=index, to="_patient").collect()["_patient"]
         for record, patient in zip(records, found, strict=True):
             if patient is None:
                 built.consent["consents of no patient in the source"] += 1
             else:
                 by_patient[patient].append(record)
     everyone = index.of("Patient")["_r"].unique().sort()
-    out = [patient for patient in everyone if not policy.keeps(by_patient.get(patient, []))]
-    return pl.DataFrame({"_owner": out}, schema={"_owner": pl.UInt64}).with_columns(pl.lit(value=True).alias("_out"))
-
-
-def _owned(frame: pl.LazyFrame, view: TableView, *, index: Index, refused: pl.DataFrame) -> pl.LazyFrame:
-    """The rows with ``_owner``, the number of their patient, and ``_status``, whether and why they go."""
-    if view.resource == "Patient":
-        here = frame.with_columns(pl.col("_r").alias("_owner"))
-        nobody = pl.lit(value=False)
-    else:
-        here = resolve(frame, view.subject, target="Patient", index=index, to="_owner")
-        raw = pl.col(view.subject)
-        nobody = raw.is_null() | leads_elsewhere(raw, target="Patient")
-    here = here.join(refused.lazy(), on="_owner", how="left", maintain_order="left")
-    status = (
-        pl.when(nobody)
-        .then(_NOBODY)
-        .when(pl.col("_owner").is_null())
-        .then(_DANGLING)
-        .when(pl.col("_out").is_not_null())
-        .then(_REFUSED)
-        .otherwise(_KEPT)
+    return pl.Series(
+        "_refused",
+        [patient for patient in everyone if not policy.keeps(by_patient.get(patient, []))],
+        dtype=pl.UInt64,
     )
-    return here.with_columns(status.cast(pl.Int8).alias("_status")).drop("_out")
-
-
-def _count_rows(frame: pl.LazyFrame, *, name: str, spool: Spool, built: Built) -> None:
-    counts = frame.group_by("_status").agg(pl.len()).collect(engine="streaming")
-    by_status: dict[int, int] = dict(counts.iter_rows())
-    built.rows[name] = {
-        "made": sum(by_status.values()),
-        "kept": by_status.get(_KEPT, 0),
-        "not of a patient": by_status.get(_NOBODY, 0),
-        "of a patient not in the source": by_status.get(_DANGLING, 0),
-        "left out by consent": by_status.get(_REFUSED, 0),
-    }
-    if by_status.get(_DANGLING):
-        lost = frame.filter(pl.col("_status") == _DANGLING).select("_r").unique().collect(engine="streaming")["_r"]
-        built.bad += spool.places(lost, reason=NO_PATIENT)
-    if name == "patient":
-        if (
-            frame.select((pl.col("_r").len() != pl.col("_r").n_unique()).alias("more"))
-            .collect(engine="streaming")
-            .item()
-        ):
-            raise DataError("view 'patient' makes more than one row of a patient: it must make exactly one")
-        built.consent["patients left out"] = by_status.get(_REFUSED, 0)
-
-
-def _patients(kept: Mapping[str, pl.LazyFrame], *, views: ViewSet) -> pl.DataFrame:
-    """Each kept patient: ``_owner``, ``_anchor`` (a date, null where nothing of the patient has one) and ``anchor``."""
-    born = (
-        kept["patient"]
-        .select("_owner", wall_clock(pl.col("birth_date")).dt.date().alias("_born"))
-        .collect(engine="streaming")
-    )
-    if born.is_empty():
-        raise DataError("the source has no patient that may be used: it needs Patient resources")
-    unknown = born.filter(pl.col("_born").is_null()).select("_owner")
-    first = pl.DataFrame(schema={"_owner": pl.UInt64, "_first": pl.Date})
-    if unknown.height:
-        times = [
-            frame.join(unknown.lazy(), on="_owner", how="semi").select(
-                "_owner", wall_clock(pl.col(column.name)).dt.date().alias("_first")
-            )
-            for name, frame in kept.items()
-            for column in views.tables[name].with_role("offset")
-        ]
-        first = pl.concat(times).group_by("_owner").agg(pl.col("_first").min()).collect(engine="streaming")
-    both = born.join(first, on="_owner", how="left", maintain_order="left")
-    kind = (
-        pl.when(pl.col("_born").is_not_null())
-        .then(pl.lit("birth_date"))
-        .when(pl.col("_first").is_not_null())
-        .then(pl.lit("first_event"))
-    )
-    return both.select("_owner", pl.coalesce("_born", "_first").alias("_anchor"), kind.alias("anchor"))
-
-
-def _owners(kept: Mapping[str, pl.LazyFrame], *, views: ViewSet) -> dict[str, pl.DataFrame]:
-    """For each type of resource that a reference leads to: ``_r`` of those kept, and ``_of``, their patient."""
-    owners: dict[str, pl.DataFrame] = {}
-    for target in sorted(views.targets):
-        view = next((view for view in views.tables.values() if view.resource == target and view.key), None)
-        if view is not None:
-            frame = kept[view.name].select(pl.col("_r").alias("_to"), pl.col("_owner").alias("_of")).unique()
-            owners[target] = frame.collect(engine="streaming")
-    return owners
 
 
 class _Table:
@@ -219,23 +122,62 @@ class _Table:
     def __init__(
         self,
         view: TableView,
-        frame: pl.LazyFrame,
         *,
         index: Index,
         patients: pl.DataFrame,
         owners: Mapping[str, pl.DataFrame],
         lookups: Mapping[str, pl.LazyFrame],
+        declared: Schema,
     ) -> None:
         self._view = view
-        self._frame = frame.join(patients.lazy(), on="_owner", how="left", maintain_order="left")
         self._index = index
+        self._patients = patients
         self._owners = owners
         self._lookups = lookups
+        self._declared = declared
+        self._circles: dict[str, pl.Series] = {}
+        self._frame = pl.LazyFrame()
         self._notes: list[tuple[str, str]] = []
 
-    def finished(self, declared: Schema) -> tuple[pl.LazyFrame, dict[str, dict[str, int]]]:
-        """The query of the table, and by column the cells that were made null, by reason."""
+    def finished(self, rows: OwnedRows, *, put: Path | None) -> tuple[pl.LazyFrame, dict[str, dict[str, int]]]:
+        """The table, and by column the cells that were made null, by reason.
+
+        Args:
+            rows: what it is made of.
+            put: how the names of the files begin that take it; held in memory where left out.
+        """
+        self._find_circles(rows)
+        counted: dict[str, dict[str, int]] = defaultdict(dict)
+        parts: list[pl.LazyFrame] = []
+        for kept in rows.kept(self._view):
+            made, notes = self._made(kept.lazy())
+            for (column, what), count in notes.items():
+                counted[column][what] = counted[column].get(what, 0) + count
+            if put is None:
+                parts.append(made.lazy())
+            else:
+                path = put.with_name(f"{put.name}.{len(parts)}.parquet")
+                made.write_parquet(path, compression="lz4", statistics=False)
+                parts.append(pl.scan_parquet(path, glob=False))
+        return pl.concat(parts), dict(counted)
+
+    def _find_circles(self, rows: OwnedRows) -> None:
+        """Find the references from one row of the table to another that come back to where they began."""
+        for column in self._view.with_role("reference"):
+            if column.target != self._view.resource:
+                continue
+            edges = []
+            for frame in rows.kept(self._view):
+                there = frame.lazy().filter(pl.col(column.name).is_not_null())
+                led = self._led(there, column.name, column.target).filter(pl.col("_of") == pl.col("_owner"))
+                edges.append(led.select("_r", "_to").collect())
+            self._circles[column.name] = _circles(pl.concat(edges))
+
+    def _made(self, kept: pl.LazyFrame) -> tuple[pl.DataFrame, Counter[tuple[str, str]]]:
+        """The table's rows made of some of the view's, and the cells that were made null: by column and reason."""
         view = self._view
+        self._notes = []
+        self._frame = kept.join(self._patients.lazy(), on="_owner", how="left", maintain_order="left")
         for column in view.with_role("lookup"):
             self._look_up(column.name, str(column.target))
         for column in view.with_role("reference"):
@@ -255,15 +197,13 @@ class _Table:
         if view.resource != "Patient":
             self._frame = self._frame.with_columns(_key(pl.col("_owner")).alias(view.subject))
         columns = [*([view.key] if view.key else []), *names.values(), *concepts]
-        self._fit(declared, columns)
-        noted = self._frame.select(pl.col(_note(at)).sum() for at in range(len(self._notes))).collect(
-            engine="streaming"
-        )
-        counted: dict[str, dict[str, int]] = defaultdict(dict)
-        for at, (column_name, what) in enumerate(self._notes):
-            if noted[_note(at)][0]:
-                counted[column_name][what] = counted[column_name].get(what, 0) + noted[_note(at)][0]
-        return self._frame.select(columns), dict(counted)
+        self._fit(columns)
+        noted = [_note(at) for at in range(len(self._notes))]
+        made = self._frame.select(*columns, *noted).collect()
+        counts: Counter[tuple[str, str]] = Counter()
+        for note, what in zip(noted, self._notes, strict=True):
+            counts[what] += int(made[note].sum())
+        return made.drop(noted), +counts
 
     def _noted(self, column: str, what: str, where: pl.Expr) -> None:
         """Count the rows where something is so."""
@@ -296,17 +236,21 @@ class _Table:
 
     def _refer(self, column: str, target: str) -> None:
         """A reference becomes the key of a row of the same patient, or null."""
-        owners = self._owners.get(target, pl.DataFrame(schema={"_to": pl.UInt64, "_of": pl.UInt64}))
-        here = resolve(self._frame, column, target=target, index=self._index, to="_to")
-        self._frame = here.join(owners.lazy(), on="_to", how="left", maintain_order="left")
+        self._frame = self._led(self._frame, column, target)
         self._noted(column, "leads nowhere", pl.col(column).is_not_null() & pl.col("_of").is_null())
         self._noted(column, "leads to another patient's record", pl.col("_of") != pl.col("_owner"))
         valid = pl.when(pl.col("_of") == pl.col("_owner")).then(pl.col("_to"))
         self._frame = self._frame.with_columns(valid.alias("_to"))
-        if self._view.resource == target:
-            circles = _circles(self._frame.select("_r", "_to").collect(engine="streaming"))
+        circles = self._circles.get(column)
+        if circles is not None:
             self._null("_to", "leads in a circle", pl.col("_r").is_in(circles.implode()), noted=column)
         self._frame = self._frame.with_columns(_key(pl.col("_to")).alias(column)).drop("_to", "_of")
+
+    def _led(self, frame: pl.LazyFrame, column: str, target: str) -> pl.LazyFrame:
+        """Rows with ``_to``, the resource that a reference leads to, and ``_of``, its patient."""
+        owners = self._owners.get(target, pl.DataFrame(schema={"_to": pl.UInt64, "_of": pl.UInt64}))
+        here = resolve(frame, column, target=target, index=self._index, to="_to")
+        return here.join(owners.lazy(), on="_to", how="left", maintain_order="left")
 
     def _offset(self, column: str, *, unit: str) -> str:
         name = f"{column}_{unit}"
@@ -342,9 +286,9 @@ class _Table:
             made.append(concept)
         return made
 
-    def _fit(self, declared: Schema, columns: list[str]) -> None:
+    def _fit(self, columns: list[str]) -> None:
         """Make null what the default schema's value sets and bounds leave no place for."""
-        table = declared.tables.get(self._view.name)
+        table = self._declared.tables.get(self._view.name)
         for name, column in (table.kept if table is not None else {}).items():
             if name not in columns:
                 continue

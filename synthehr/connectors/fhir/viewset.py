@@ -16,8 +16,9 @@ from synthehr.connectors.fhir.resources import is_resource_type
 from synthehr.connectors.fhir.views import compile_view
 from synthehr.errors import SchemaError
 
-__all__ = ["ROWS_PER_PATIENT", "TableView", "ViewColumnRole", "ViewSet", "load_views"]
+__all__ = ["REFERENCES", "ROWS_PER_PATIENT", "TableView", "ViewColumnRole", "ViewSet", "load_views"]
 
+REFERENCES = ("subject", "reference", "lookup")  # the roles of columns that hold references
 ROWS_PER_PATIENT = "urn:synthehr:rows-per-patient"
 _OFFSET, _LOOKUP = "synthehr/offset", "synthehr/lookup"
 _AFTER = {"synthehr/minutes-after": "minutes", "synthehr/days-after": "days"}

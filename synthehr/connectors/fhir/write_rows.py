@@ -14,7 +14,7 @@ import orjson
 
 from synthehr.connectors.fhir.bindings import (
     STATUSES,
-    is_id,
+    are_ids,
     problems_between,
     problems_of_element,
     problems_of_links,
@@ -82,7 +82,7 @@ class Rows:
         self._kind, self._made, self._keys = kind, made, keys
         self._begin = b'{"resourceType":' + orjson.dumps(kind) + b',"id":"'
         self._end = b'","meta":' + orjson.dumps(meta)
-        if not all(map(is_id, keys)):
+        if not are_ids(keys):
             raise InternalError(f"a {kind} is about to be written with an id that is none")
         self._distinct = {element: _distinct(cells) for element, cells in made}
         for element, distinct in self._distinct.items():

@@ -12,7 +12,7 @@ from synthehr.connectors.omop.cdm import default_schema
 from synthehr.connectors.omop.reading import OmopRecords, open_omop
 from synthehr.connectors.omop.sources import FolderSession, is_omop
 from synthehr.connectors.omop.targets import write_omop_database, write_omop_files
-from synthehr.connectors.omop.writing import CdmWriter, used_concepts
+from synthehr.connectors.omop.writing import CdmWriter, UsedConcepts
 from synthehr.connectors.writing import TableWriter
 from synthehr.randomness import fresh_seed
 from synthehr.schema.model import Schema
@@ -60,7 +60,7 @@ def convert_to_omop(
         seed=fresh_seed() if seed is None else seed,
         synthetic=synthetic,
         told=told,
-        concepts=None if source is None else _vocabulary(source, cohort),
+        concepts=None if source is None else _vocabulary(source, UsedConcepts.of(cohort), schema=cohort.schema),
     )
     names = write_omop_files(writer, out, format=format) if isinstance(out, Path) else write_omop_database(writer, out)
     if audit is not None and writer.changed:
@@ -68,19 +68,19 @@ def convert_to_omop(
     return names
 
 
-def write_vocabulary(source: str | Path, cohort: Cohort[Schema], folder: Path, *, format: str) -> None:
+def write_vocabulary(source: str | Path, concepts: UsedConcepts, folder: Path, *, schema: Schema, format: str) -> None:
     """Write the rows of an OMOP source's vocabulary for the concepts of a cohort, so that their names are at hand."""
-    found = _vocabulary(source, cohort)
-    if found is not None and VOCABULARY not in cohort.tables:
+    found = _vocabulary(source, concepts, schema=schema)
+    if found is not None and VOCABULARY not in schema.tables:
         with TableWriter(folder, VOCABULARY, format=format) as writer:
             writer.write(found.sort("concept_id"))
 
 
-def _vocabulary(source: str | Path, cohort: Cohort[Schema]) -> pl.DataFrame | None:
+def _vocabulary(source: str | Path, concepts: UsedConcepts, *, schema: Schema) -> pl.DataFrame | None:
     """What an OMOP source, or a folder of tables made of one, knows of the concepts that a cohort uses."""
-    if not set(cohort.schema.tables) <= set(default_schema().tables):
+    if not set(schema.tables) <= set(default_schema().tables):
         return None
-    ids = used_concepts(cohort).cast(pl.String).to_list()
+    ids = concepts.ids.cast(pl.String).to_list()
     if is_omop(source):
         with open_omop(source) as records:
             return records.concepts(ids)

@@ -89,6 +89,22 @@ class OmopRecords:
                 columns.append(_as_id(kept) if is_id else kept)
             yield pl.DataFrame(columns)
 
+    def parts(self, schema: Schema, table: str) -> Iterator[pl.DataFrame]:
+        """A table of the schema as :meth:`batches` gives it; one that the source lacks, or has a stand-in of, is empty.
+
+        Raises:
+            DataError: OMOP has no such table, or see :meth:`batches`.
+        """
+        known = [name for name, cdm in cdm_tables().items() if cdm.keeps_rows]
+        if table not in known:
+            raise DataError(f"table {table!r} of the schema is none that is read of OMOP: these are {', '.join(known)}")
+        declared = schema.tables[table]
+        if table in self.tables:
+            return self.batches(table, declared=declared)
+        return iter(
+            [pl.DataFrame(schema={name: pl.String for name, column in declared.columns.items() if is_read(column)})]
+        )
+
     def concepts(self, ids: Sequence[str]) -> pl.DataFrame | None:
         """The rows of the vocabulary for these concepts; None where the source has no vocabulary."""
         if "concept" not in self._names:
@@ -177,21 +193,9 @@ class OmopTables:
             ConfigError: the URI is none.
             DataError: the source cannot be read, or the schema declares a table that OMOP has not.
         """
-        known = cdm_tables()
-        for name in schema.tables:
-            if name not in known or not known[name].keeps_rows:
-                raise DataError(
-                    f"table {name!r} of the schema is none that is read of OMOP: these are "
-                    f"{', '.join(n for n, t in known.items() if t.keeps_rows)}"
-                )
         with open_omop(source) as records:
-            there = records.tables
-            return {
-                name: pl.concat(records.batches(name, declared=table), how="vertical")
-                if name in there
-                else _without_rows(table)
-                for name, table in schema.tables.items()
-            }
+            parts = {name: records.parts(schema, name) for name in schema.tables}
+            return {name: pl.concat(frames, how="vertical") for name, frames in parts.items()}
 
 
 def _wanted_of(frame: pl.DataFrame, wanted: Sequence[str]) -> list[str]:
@@ -269,7 +273,3 @@ def _as_id(values: pl.Series) -> pl.Series:
         return values.cast(pl.Int64, strict=False).cast(pl.String)
     text = values.cast(pl.String).str.strip_chars().str.replace(r"^(\d+)\.0+$", "$1")
     return text.set(text == "", None)
-
-
-def _without_rows(table: Table) -> pl.DataFrame:
-    return pl.DataFrame(schema={name: pl.String for name, column in table.columns.items() if is_read(column)})

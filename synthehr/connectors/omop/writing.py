@@ -17,7 +17,7 @@ from synthehr.connectors.omop.periods import consistent_periods
 from synthehr.errors import ConfigError, DataError
 from synthehr.schema.model import Schema
 
-__all__ = ["CdmWriter", "WrittenTable", "check_writable", "used_concepts"]
+__all__ = ["CdmWriter", "UsedConcepts", "WrittenTable", "check_writable"]
 
 _VISIT, _PERIOD = "visit_occurrence", "observation_period"
 _LARGEST = 2**31 - 1
@@ -267,7 +267,7 @@ class CdmWriter:
         ).cast({"concept_id": pl.Int32})
         given = self.concepts.with_columns(_concept_ids(self.concepts["concept_id"]).alias("concept_id"))
         known = pl.concat([given, own], how="diagonal_relaxed").unique("concept_id", keep="first", maintain_order=True)
-        used = used_concepts(self.cohort)
+        used = UsedConcepts.of(self.cohort).ids
         missing = used.filter(~used.is_in(known["concept_id"].implode()))
         self._count(cdm_tables()["concept"], "concepts that the vocabulary lacks, so that it is left out", len(missing))
         return None if len(missing) else known.filter(pl.col("concept_id").is_in(used.implode())).sort("concept_id")
@@ -327,13 +327,30 @@ def check_writable(schema: Schema) -> None:
                 raise ConfigError(f"table {name!r} cannot be written as OMOP without column {column!r}")
 
 
-def used_concepts(cohort: Cohort[Schema]) -> pl.Series:
-    """Every concept that a row of the cohort holds, and those that are written whatever the rows hold, in order."""
-    found = [pl.Series([own[0] for own in _OWN_CONCEPTS], dtype=pl.Int32)]
-    for name, frame in cohort.tables.items():
-        kept = [column for column in cdm_tables()[name].concepts if column in frame.columns]
-        found += [_concept_ids(frame[column]).drop_nulls() for column in kept]
-    return pl.concat([ids.rename("concept_id") for ids in found]).unique().sort()
+class UsedConcepts:
+    """Every concept that rows hold, and those that are written whatever the rows hold."""
+
+    def __init__(self) -> None:
+        self._found = pl.Series("concept_id", [own[0] for own in _OWN_CONCEPTS], dtype=pl.Int32)
+
+    def add(self, table: str, rows: pl.DataFrame) -> None:
+        """Take the concepts of further rows of a table."""
+        kept = [column for column in cdm_tables()[table].concepts if column in rows.columns]
+        here = [_concept_ids(rows[column]).rename("concept_id") for column in kept]
+        self._found = pl.concat([self._found, *here]).unique().drop_nulls()
+
+    @classmethod
+    def of(cls, cohort: Cohort[Schema]) -> UsedConcepts:
+        """The concepts of a cohort."""
+        used = cls()
+        for name, frame in cohort.tables.items():
+            used.add(name, frame)
+        return used
+
+    @property
+    def ids(self) -> pl.Series:
+        """The concepts in order."""
+        return self._found.sort()
 
 
 def _concept_ids(values: pl.Series) -> pl.Series:

@@ -109,7 +109,7 @@ class SqlTables:
 def write_frames(frames: Mapping[str, pl.DataFrame], out: str | Path, *, schema: Schema) -> None:
     """Write tables by name, with the keys that the schema declares, whole or not at all."""
     with open_target(parse_address(out)) as target:
-        for name in _parents_first(schema):
+        for name in schema.top_down:
             if name in frames:
                 _write(target, name, frames[name], schema=schema)
 
@@ -129,11 +129,3 @@ def _write(target: Target, name: str, frame: pl.DataFrame, *, schema: Schema) ->
     target.create(NewTable(name=name, columns=columns, key=key, references=references))
     for part in frame.iter_slices(BATCH_ROWS):
         target.insert(name, part)
-
-
-def _parents_first(schema: Schema) -> list[str]:
-    def depth(table: str) -> int:
-        parent = schema.tables[table].parent
-        return 0 if parent is None else 1 + depth(parent)
-
-    return sorted(schema.tables, key=depth)

@@ -10,7 +10,7 @@ import pytest
 from made_records import audited, bundle, condition, encounter, lines, observation, options, patient, tables_of
 
 import synthehr as se
-from synthehr.connectors.fhir.bundles import split_bundle
+from synthehr.connectors.fhir.bundles import entry_at, spans_of
 from synthehr.connectors.fhir.sources import is_fhir, list_files, pieces
 from synthehr.errors import ConfigError, DataError
 
@@ -174,22 +174,14 @@ def test_pieces_hold_every_byte_once_and_end_where_lines_end(tmp_path: Path) -> 
         assert [p.start for p in found] == [sum(map(len, held[:at])) for at in range(len(held))]
 
 
-def wanted(kind: str) -> bool:
-    return kind != "Claim"
-
-
-def test_unwanted_entries_are_not_parsed() -> None:
+def test_the_entries_of_a_bundle_are_found_without_parsing_them() -> None:
     data = json.dumps(bundle(patient(), CLAIM, condition(), CLAIM, encounter())).encode()
-    entries = split_bundle(data, wanted=wanted)
-    assert entries is not None
-    assert [(entry.type, entry.resource is not None) for entry in entries] == [
-        ("Patient", True),
-        ("Claim", False),
-        ("Condition", True),
-        ("Claim", False),
-        ("Encounter", True),
-    ]
-    assert [data[e.offset : e.offset + 12] for e in entries] == [b'{"fullUrl": '] * 5
+    spans = spans_of(data)
+    assert spans is not None
+    assert [span.type for span in spans] == ["Patient", "Claim", "Condition", "Claim", "Encounter"]
+    assert [data[span.start : span.start + 12] for span in spans] == [b'{"fullUrl": '] * 5
+    entries = [entry_at(data, span) for span in spans]
+    assert [entry and entry.resource["resourceType"] for entry in entries] == [span.type for span in spans]
 
 
 def no_full_url_behind_a_claim() -> bytes:
@@ -210,7 +202,18 @@ def no_full_url_behind_a_claim() -> bytes:
     ids=["no fullUrl", "a bundle in a bundle", "cut short", "cut in an entry", "an entry hidden behind another"],
 )
 def test_a_bundle_that_cannot_be_taken_apart_safely_is_parsed_whole(data: bytes) -> None:
-    assert split_bundle(data, wanted=wanted) is None
+    assert spans_of(data) is None
+
+
+def test_a_bundle_that_breaks_off_in_the_middle_of_its_entries_is_refused_once(tmp_path: Path) -> None:
+    whole = json.dumps(bundle(patient(), condition(), observation(), encounter())).encode()
+    broken = whole.replace(b'"44054006"', b'"44054006')  # seen only when the condition is parsed, behind the patient
+    (tmp_path / "a.json").write_bytes(broken)
+    (tmp_path / "b.json").write_text(json.dumps(bundle(patient("q"), condition(subject="Patient/q"))))
+    records, tables = audited(tmp_path, options("drop"))
+    assert records.audit["bad_records"] == {"is not valid JSON": 1}
+    assert records.audit["records"] == 3
+    assert {name: table.height for name, table in tables.items() if table.height} == {"patient": 1, "condition": 1}
 
 
 def test_an_entry_hidden_behind_an_unwanted_one_is_read(tmp_path: Path) -> None:

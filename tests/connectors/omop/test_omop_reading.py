@@ -211,3 +211,19 @@ def test_schema_check_needs_no_schema(tmp_path: Path, capfd: pytest.CaptureFixtu
     told = json.loads(capfd.readouterr().out)
     assert told["met"] is True
     assert len(told["rules"]) > 50
+
+
+@pytest.mark.parametrize("format", ["parquet", "store"])
+def test_a_clean_source_is_written_part_by_part_as_it_is_held(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_cdm(tmp_path / "cdm")
+    held = records.read(source)
+    monkeypatch.setattr("synthehr.connectors.conversion.read", None)  # so that nothing is held
+    convert(source, out=tmp_path / "out", format=format)
+    found = records.read(tmp_path / "out", schema=held.schema)
+    for name, frame in held.tables.items():
+        expected = frame.select(list(held.schema.tables[name].kept))
+        assert found.tables[name].select(expected.columns).cast(expected.schema).equals(expected)
+        assert found.owners(name).tolist() == held.owners(name).tolist()
+    assert (tmp_path / "out" / "concept.parquet").is_file() == (format == "parquet" and "concept" in TABLES)
