@@ -28,8 +28,8 @@ class Learner:
         self.done = 0
         self._rate, self._steps = rate, steps
         self._betas, self._parameters = betas, list(network.parameters())
-        self._first = [torch.zeros_like(weight) for weight in self._parameters]
-        self._second = [torch.zeros_like(weight) for weight in self._parameters]
+        self._mean = [torch.zeros_like(weight) for weight in self._parameters]
+        self._square = [torch.zeros_like(weight) for weight in self._parameters]
 
     def clear(self) -> None:
         """Forget gradients."""
@@ -51,7 +51,7 @@ class Learner:
         keep, keep_square = self._betas
         scale = math.sqrt(1.0 - keep_square**self.done)
         with torch.no_grad():
-            for weight, first, second in zip(self._parameters, self._first, self._second, strict=True):
+            for weight, first, second in zip(self._parameters, self._mean, self._square, strict=True):
                 if weight.grad is None:
                     continue
                 first.lerp_(weight.grad, 1.0 - keep)
@@ -62,7 +62,7 @@ class Learner:
     def tensors(self) -> dict[str, Tensor]:
         """Weights, Adam's moments and the number of steps, by name."""
         held = {f"weight.{name}": value for name, value in self.network.state_dict().items()}
-        for at, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
+        for at, (first, second) in enumerate(zip(self._mean, self._square, strict=True)):
             held |= {f"adam.{at}.exp_avg": first, f"adam.{at}.exp_avg_sq": second}
         return {**held, "done": torch.tensor(self.done)}
 
@@ -71,7 +71,7 @@ class Learner:
         self.network.load_state_dict(
             {name.removeprefix("weight."): value for name, value in held.items() if name.startswith("weight.")}
         )
-        for at, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
+        for at, (first, second) in enumerate(zip(self._mean, self._square, strict=True)):
             first.copy_(held[f"adam.{at}.exp_avg"])
             second.copy_(held[f"adam.{at}.exp_avg_sq"])
         self.done = int(held["done"])

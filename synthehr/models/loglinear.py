@@ -8,12 +8,13 @@ weights is that term's histogram, as bought, less what the model makes of it. No
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from synthehr.randomness import FloatArray, IntArray
@@ -131,51 +132,43 @@ class Rows:
 
 
 def fit_conditional(
-    before: Conditional, measured: Sequence[Measured], rows: Rows, *, allowed: np.ndarray, ridge: float, steps: int
+    before: Conditional,
+    measured: Sequence[Measured],
+    rows: Rows,
+    *,
+    allowed: np.ndarray,
+    ridge: float,
+    held: float = 0.0,
+    steps: int,
 ) -> Conditional:
     """Pull a column's model towards bought histograms, from where it is.
 
     A histogram is taken for what it says of the column given the others: how often those are what they are is up to
-    the rows. Weights are held back in proportion to the histogram's noise.
+    the rows. Weights are held back in proportion to the histogram's noise, and to ``held`` at least: where rows are not
+    yet what they should be, histograms contradict each other, and weights that nothing holds grow without end.
 
     Args:
         before: the model so far, with a term for each measured histogram, in order.
         measured: histograms with the column.
         rows: made up by the model so far.
         allowed: which cells the column may have in each row, shape ``(rows, size)``, or in all, ``(1, size)``.
-        ridge: how much weights are held back.
+        ridge: how much weights are held back, for each unit of a histogram's noise.
+        held: how much they are at least.
         steps: of L-BFGS, at most.
     """
-    weight = torch.from_numpy(rows.weight)
     somewhere: np.ndarray = np.any(allowed, axis=0)
-    problem = [
-        _Part.of(one, term, rows, somewhere) for one, term in zip(measured, _terms(before, measured), strict=True)
-    ]
-    closed = torch.from_numpy(np.where(allowed, 0.0, -1e9))
-    # Weights of places that few rows have are as easy to move as others once each is scaled by its own.
-    parameters = [(part.start / part.scale).requires_grad_() for part in problem]
-
-    def loss() -> Tensor:
-        scores = closed.expand(len(weight), -1)
-        total = torch.zeros((), dtype=torch.float64)
-        for part, parameter in zip(problem, parameters, strict=True):
-            weights = parameter * part.scale
-            scores = scores + part.scores(weights)
-            total = total - (weights * part.share).sum() + 0.5 * ridge * part.noise * weights.square().sum()
-        return total + (weight * scores.logsumexp(dim=1)).sum()
-
-    solver = torch.optim.LBFGS(parameters, max_iter=steps, history_size=10, line_search_fn="strong_wolfe")
+    parts = [_Part.of(one, term, rows, somewhere) for one, term in zip(measured, _terms(before, measured), strict=True)]
+    problem = _Problem(parts, rows.weight, np.where(allowed, 0.0, -1e9), ridge=ridge, held=held)
+    flat = torch.from_numpy(problem.start)
+    solver = torch.optim.LBFGS([flat], max_iter=steps, history_size=10, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
-        solver.zero_grad()
-        value = loss()
-        value.backward()
-        return value
+        value, gradient = problem.at(flat.numpy())
+        flat.grad = torch.from_numpy(gradient)
+        return torch.tensor(value, dtype=torch.float64)
 
     solver.step(closure)
-    found = [
-        (parameter.detach() * part.scale).float().numpy() for part, parameter in zip(problem, parameters, strict=True)
-    ]
+    found = [weights.astype(np.float32) for weights in problem.weights(flat.numpy())]
     return _with_weights(before, measured, found)
 
 
@@ -208,12 +201,12 @@ def _with_weights(model: Conditional, measured: Sequence[Measured], weights: Seq
 class _Part:
     """One histogram of a fit: its places in the rows, its target, its weights' start."""
 
-    start: Tensor
-    scale: Tensor
-    share: Tensor
+    start: FloatArray
+    scale: FloatArray
+    share: FloatArray
     noise: float
-    places: Tensor
-    fine: Tensor | None
+    places: np.ndarray
+    fine: IntArray | None
     candidate: bool
 
     @classmethod
@@ -224,11 +217,11 @@ class _Part:
             total = float(one.share[allowed].clip(0.0).sum())
             share = np.where(allowed[:, None], one.share.clip(0.0), 0.0) * (rows.weight.sum() / max(total, 1e-12))
             return cls(
-                start=torch.from_numpy(start.astype(np.float64)),
-                scale=torch.ones(1, dtype=torch.float64),
-                share=torch.from_numpy(share),
+                start=start.astype(np.float64),
+                scale=np.ones(start.shape),
+                share=share,
                 noise=one.noise,
-                places=torch.from_numpy(rows.seen),
+                places=rows.seen,
                 fine=None,
                 candidate=True,
             )
@@ -238,21 +231,94 @@ class _Part:
         open_groups = np.zeros(flat.shape[1], dtype=bool)
         open_groups[one.groups[-1][allowed] if one.groups else np.flatnonzero(allowed)] = True
         mass = np.bincount(places, weights=rows.weight, minlength=len(flat)).astype(np.float64)
+        # Weights of places that few rows have are as easy to move as others once each is scaled by its own.
         return cls(
-            start=torch.from_numpy(start.reshape(flat.shape).astype(np.float64)),
-            scale=torch.from_numpy(1.0 / np.sqrt(mass + 1e-3))[:, None],
-            share=torch.from_numpy(_as_conditional(np.where(open_groups, flat, 0.0), mass)),
+            start=start.reshape(flat.shape).astype(np.float64),
+            scale=np.repeat(1.0 / np.sqrt(mass + 1e-3), flat.shape[1]).reshape(flat.shape),
+            share=_as_conditional(np.where(open_groups, flat, 0.0), mass),
             noise=one.noise,
-            places=torch.from_numpy(np.array(places)),
-            fine=torch.from_numpy(one.groups[-1]) if one.groups else None,
+            places=places,
+            fine=one.groups[-1] if one.groups else None,
             candidate=False,
         )
 
-    def scores(self, parameter: Tensor) -> Tensor:
-        if self.candidate:
-            return torch.where(self.places, parameter[:, 1], parameter[:, 0])
-        flat = parameter if self.fine is None else parameter.index_select(1, self.fine)
-        return flat.index_select(0, self.places)
+
+class _Problem:
+    """What a fit makes small, with its gradient, as a function of all weights in one array.
+
+    The scores of all rows are one sparse product: a row has a one for each term, where the term's weights for it stand.
+
+    Args:
+        parts: the histograms.
+        weight: of each row.
+        closed: what is added to the scores, shape ``(rows, size)`` or ``(1, size)``.
+        ridge: how much weights are held back, for each unit of a histogram's noise.
+        held: how much they are at least.
+    """
+
+    def __init__(
+        self, parts: Sequence[_Part], weight: FloatArray, closed: FloatArray, *, ridge: float, held: float
+    ) -> None:
+        self._parts, self._mass, self._closed = parts, weight, closed
+        self._held = [max(ridge * part.noise, held) for part in parts]
+        self._ends = np.cumsum([part.start.size for part in parts])[:-1]
+        plain = [part for part in parts if not part.candidate]
+        self._begins = np.cumsum([0, *(len(part.start) for part in plain)])
+        places = np.stack([part.places + begin for part, begin in zip(plain, self._begins, strict=False)], axis=1)
+        upto = np.arange(0, places.size + 1, len(plain))
+        self._of_row = csr_array(
+            (np.ones(places.size), places.ravel(), upto), shape=(len(weight), int(self._begins[-1]))
+        )
+        self._of_place = self._of_row.T.tocsr()
+
+    @property
+    def start(self) -> FloatArray:
+        """Where the search begins."""
+        return np.concatenate([(part.start / part.scale).ravel() for part in self._parts])
+
+    def weights(self, flat: FloatArray) -> list[FloatArray]:
+        """The weights of each part."""
+        pieces = np.split(flat, self._ends)
+        return [mine.reshape(part.start.shape) * part.scale for mine, part in zip(pieces, self._parts, strict=True)]
+
+    def at(self, flat: FloatArray) -> tuple[float, FloatArray]:
+        """The value and its gradient."""
+        weights = self.weights(flat)
+        total, likely = self._likely(weights)
+        value = float(self._mass @ total)
+        likely *= self._mass[:, None]
+        pulled = iter(np.split(self._of_place @ likely, self._begins[1:-1]))
+        gradients = []
+        for mine, part, most in zip(weights, self._parts, self._held, strict=True):
+            held = most * mine
+            value += float((mine * (0.5 * held - part.share)).sum())
+            gradients.append(((_gathered(part, pulled, likely) - part.share + held) * part.scale).ravel())
+        return value, np.concatenate(gradients)
+
+    def _likely(self, weights: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """The logarithm of each row's summed exponentials of scores, and how likely each cell is, ``(rows, size)``."""
+        both = list(zip(weights, self._parts, strict=True))
+        fine = [mine if part.fine is None else mine[:, part.fine] for mine, part in both if not part.candidate]
+        scores = self._of_row @ np.concatenate(fine)
+        scores += self._closed
+        for mine, part in both:
+            if part.candidate:
+                scores += np.where(part.places, mine[:, 1], mine[:, 0])
+        most = scores.max(axis=1)
+        scores -= most[:, None]
+        np.exp(scores, out=scores)
+        summed = scores.sum(axis=1)
+        scores /= summed[:, None]
+        return most + np.log(summed), scores
+
+
+def _gathered(part: _Part, pulled: Iterator[FloatArray], likely: FloatArray) -> FloatArray:
+    """What the model makes of a part's histogram; ``pulled`` has those of the plain parts in order."""
+    if part.candidate:
+        seen = (likely * part.places).sum(axis=0)
+        return np.stack([likely.sum(axis=0) - seen, seen], axis=1)
+    mine = next(pulled)
+    return mine if part.fine is None else mine @ np.eye(part.start.shape[1])[part.fine]
 
 
 def _as_conditional(share: FloatArray, mass: FloatArray) -> FloatArray:

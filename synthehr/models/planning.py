@@ -69,6 +69,8 @@ class RowsSettings:
         pace: part of the way to what was fitted that weights go in a round. All of it overshoots: what rows are made
             up depends on the weights, and so does what fits them.
         ridge: how much weights are held back, for each unit of a histogram's noise.
+        held, decay, held_at_last: how much at least: in the first round, by what factor less in each that follows, and
+            from when on no less.
         focus: weight of sets that hold an outcome of an ancestor, where others have 1: of few patients with an outcome
             each row's histogram is a small part.
     """
@@ -76,9 +78,12 @@ class RowsSettings:
     patients: int = 6000
     rows: int = 15_000
     rounds: int = 10
-    steps: int = 25
-    pace: float = 0.5
+    steps: int = 12
+    pace: float = 0.4
     ridge: float = 0.3
+    held: float = 0.01
+    decay: float = 0.6
+    held_at_last: float = 0.0004
     focus: float = 8.0
 
 
@@ -220,7 +225,7 @@ def focused(made: ConditionalTable) -> set[str]:
 # Of a child table's share for its domain: for the number of patients with rows, and for the columns of history.
 _ROWS, _HISTORY = 0.02, 0.1
 # A child table's values hang on codes and its times span years: its domain is worth more of its budget.
-_DOMAIN_OF_ROWS = 4.0
+_DOMAIN_OF_ROWS = 3.0
 
 
 def _plan_table(

@@ -113,11 +113,13 @@ class Search:
             )
 
     def run(self) -> None:
-        """Make rows up and fit on them, round by round."""
-        for done in range(self._settings.rounds):
+        """Make rows up and fit on them, round by round; the less the rows are to be trusted, the less weights move."""
+        settings, before = self._settings, self._round
+        for done in range(settings.rounds):
+            held = max(settings.held * settings.decay ** min(before + done, 100), settings.held_at_last)
             rolled = self.rolled()
             for name in self._made.drawn:
-                self._fit(name, rolled)
+                self._fit(name, rolled, held=held)
             self._tell(done + 1, self._settings.rounds)
 
     def rolled(self) -> Rolled:
@@ -128,7 +130,7 @@ class Search:
         patients = int(self._above.of_patient.max(initial=-1)) + 1
         return Roller(learned, self._table, rules=()).roll(self._above, draws, patients=patients, history=True)
 
-    def _fit(self, name: str, rolled: Rolled) -> None:
+    def _fit(self, name: str, rolled: Rolled, *, held: float) -> None:
         weight = weights_of(rolled)
         allowed = np.ones((1, self._models[name].size), dtype=bool)
         chosen = np.ones(len(weight), dtype=bool)
@@ -163,6 +165,7 @@ class Search:
             ),
             allowed=allowed if len(allowed) == 1 else allowed[places],
             ridge=self._settings.ridge,
+            held=held,
             steps=self._settings.steps,
         )
         self._models[name] = self._models[name].towards(fitted, part=self._settings.pace)
