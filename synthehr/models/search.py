@@ -21,6 +21,11 @@ from synthehr.schema.model import Table
 
 __all__ = ["Search"]
 
+# A code comes once (a diagnosis begins, a measure is taken at entry) where surely no more than this part of its rows
+# repeat it; and how many standard deviations of the noise make sure.
+_RARELY, _SURE = 0.1, 2.0
+_NEVER = -1e4
+
 
 class Search:
     """The conditionals of one child table.
@@ -56,6 +61,7 @@ class Search:
         self._round = 0
         self._measured: dict[str, list[Measured]] = {name: [] for name in made.drawn}
         self._models = {name: Conditional(target=name, size=cells[name].size, terms=()) for name in made.drawn}
+        self._once = np.zeros(cells[made.code].size if made.code is not None else 0, dtype=bool)
         for column in self._domain:
             noise = float(np.sqrt(column.variance.mean())) / patients
             self._add(column.name, Measured(given=(), share=column.counts / patients, noise=noise))
@@ -67,8 +73,13 @@ class Search:
 
     @property
     def conditionals(self) -> tuple[Conditional, ...]:
-        """In the order in which columns are drawn."""
-        return tuple(self._models.values())
+        """In the order in which columns are drawn; a code that surely comes but once in a patient never comes again."""
+        found = dict(self._models)
+        code = found.get(self._made.code) if self._made.code is not None else None
+        if code is not None and code.of_candidate is not None:
+            again = np.where(self._once, np.float32(_NEVER), code.of_candidate[:, 1])
+            found[code.target] = replace(code, of_candidate=np.stack([code.of_candidate[:, 0], again], axis=1))
+        return tuple(found.values())
 
     def _start(self, column: ColumnDomain) -> None:
         """Before anything else is known a column is as it is on its own."""
@@ -100,6 +111,9 @@ class Search:
             share = np.moveaxis(joint.counts, last, -1) / self._patients
             seen = target == self._made.code and self._made.history.get(given[0]) is not None
             of_candidate = seen and self._made.history[given[0]].role == "seen"
+            if of_candidate:
+                noise = float(np.sqrt(joint.variance)) / self._patients
+                self._once = share[1] + _SURE * noise <= _RARELY * share.sum(axis=0)
             of_cells = () if groups is None else tuple(groups[self._made.names.index(n)] for n in (*given, target))
             self._add(
                 target,
@@ -155,6 +169,7 @@ class Search:
         seen = None
         if name == self._made.code:
             seen = seen_before(rolled.codes[name], rolled.of_patient, size=self._models[name].size)[places]
+            allowed = _some(allowed & ~(seen & self._once))
         fitted = fit_conditional(
             self._models[name],
             self._measured[name],
@@ -163,7 +178,7 @@ class Search:
                 weight=weight[places],
                 seen=seen,
             ),
-            allowed=allowed if len(allowed) == 1 else allowed[places],
+            allowed=allowed[places] if len(allowed) == len(rolled.of_patient) else allowed,
             ridge=self._settings.ridge,
             held=held,
             steps=self._settings.steps,
@@ -183,6 +198,11 @@ class Search:
             counts = np.bincount(cell, weights=weight, minlength=int(np.prod(shape)))
             found.append(np.asarray(counts.reshape(shape), dtype=np.float64))
         return found
+
+
+def _some(allowed: np.ndarray) -> np.ndarray:
+    """The same, with all cells open in rows where none is: shape ``(rows, cells)``."""
+    return allowed | ~allowed.any(axis=1, keepdims=True)
 
 
 def _open(name: str, cells: Cells, rolled: Rolled) -> np.ndarray:

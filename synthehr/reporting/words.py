@@ -104,7 +104,7 @@ def may_publish(document: ReportDocument) -> str:
 
 _GOOD_FOR = {
     "validity": "building and testing software that reads such records",
-    "fidelity": "describing patients, one or two columns at a time",
+    "fidelity": "describing patients{own}, one or two columns at a time",
     "longitudinal": "describing how visits, codes and measurements follow each other",
     "utility": "developing and comparing models that predict {outcomes}",
     "inference": "planning studies and rehearsing their analyses",
@@ -116,11 +116,12 @@ def good_for(document: ReportDocument) -> tuple[list[str], list[str]]:
     """What the checks bear out that the cohort is good for, and what they do not."""
     outcomes = {scope for check in document.checks if check.section == "utility" for scope in _names(check.scope)}
     named = ", ".join(clipped(name, 40) for name in sorted(outcomes - {"all"})[:5]) or "the declared outcome"
+    rows = any(check.section == "longitudinal" and check.value is not None for check in document.checks)
     good, not_shown = [], []
     for section, use in _GOOD_FOR.items():
         asked = [check for check in document.checks if check.section == section]
         checks = [check for check in asked if check.value is not None or check.why == WITHHELD]
-        words = use.format(outcomes=named)
+        words = use.format(outcomes=named, own=" by the columns of their own table" if rows else "")
         why = _why_not_shown(checks)
         if why is None:
             good.append(words)
@@ -214,7 +215,14 @@ def check_words(check: CheckEntry) -> str:
         return f"Undecided: these cohorts are too small for it, or it does not apply to them. Open is {words.question}."
     if check.value is None:
         return f"Could not be measured. {check.why}"
-    return f"These cohorts are too small to decide {words.question}."
+    side = "Past the bound by the estimate, but not by the whole of its interval: open is"
+    return f"{side if _past_the_bound(check) else 'These cohorts are too small to decide'} {words.question}."
+
+
+def _past_the_bound(check: CheckEntry) -> bool:
+    """Whether the estimate itself is past the bound, wherever its interval ends."""
+    found = check.value if check.statistic == "value" else check.excess
+    return found is not None and (found > check.bound if check.op == "<=" else found < check.bound)
 
 
 def verdict_sentence(document: ReportDocument) -> str:

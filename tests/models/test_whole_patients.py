@@ -257,3 +257,44 @@ def test_patients_with_rows_are_counted_once(schema: Schema) -> None:
     assert everyone == whole.tables["visit"]["id"].n_unique()
     moved = [everyone - count(whole.take(np.delete(np.arange(50), patient))) for patient in range(50)]
     assert set(moved) == {0.0, 1.0}
+
+
+def test_a_code_that_comes_once_in_real_patients_comes_once_in_made_up_ones() -> None:
+    declared = {
+        "synthehr": 1,
+        "subject": "patient",
+        "tables": {
+            "patient": {"key": "id", "columns": {"id": {"kind": "id"}, "sick": {"kind": "boolean"}}},
+            "event": {
+                "parent": "patient",
+                "foreign_key": "id",
+                "order_by": "day",
+                "max_rows": 6,
+                "columns": {
+                    "id": {"kind": "id"},
+                    "day": {"kind": "integer", "bounds": [0, 400]},
+                    "code": {"kind": "category", "values": ["diabetes", "flu", "cold"]},
+                },
+            },
+        },
+    }
+    draw = np.random.default_rng(3)
+    rows = []
+    for at in range(2000):
+        known = False
+        for day in np.sort(draw.integers(0, 400, draw.integers(0, 7))):
+            code = str(draw.choice(["flu", "cold"] if known else ["diabetes", "flu", "cold"]))
+            known = known or code == "diabetes"
+            rows.append((f"p{at}", int(day), code))
+    tables = {
+        "patient": pl.DataFrame({"id": [f"p{at}" for at in range(2000)], "sick": [at % 2 == 0 for at in range(2000)]}),
+        "event": pl.DataFrame(rows, schema=["id", "day", "code"], orient="row"),
+    }
+    settings = TrainingSettings(rows=RowsSettings(patients=1500, rows=4000, rounds=6, steps=10))
+    cohort = Cohort(tables, schema=load_schema(declared))
+    fitted = train(cohort, epsilon=10.0, policy="exploratory", seed=0, settings=settings)
+    event = Release.of(fitted, datasheet=lambda _: "made for a test").sample(2000, seed=1).tables["event"]
+    each = event.group_by("id", "code").len()
+    assert each.filter((pl.col("code") == "diabetes") & (pl.col("len") > 1)).height == 0
+    assert each.filter((pl.col("code") == "flu") & (pl.col("len") > 1)).height > 200
+    assert each.filter(pl.col("code") == "diabetes").height > 600

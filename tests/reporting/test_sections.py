@@ -40,7 +40,7 @@ from synthehr.reporting.formulas import formula, formulas
 from synthehr.reporting.generic import generic_blocks, undrawn
 from synthehr.reporting.html import render_html
 from synthehr.reporting.notebook import figures_of
-from synthehr.reporting.words import good_for, metric_words, worst_of_all
+from synthehr.reporting.words import check_words, good_for, metric_words, worst_of_all
 
 
 def curve(rate: float) -> SurvivalCurve:
@@ -257,6 +257,22 @@ def test_what_a_cohort_is_good_for_follows_its_checks(report):
     assert "describing patients, one or two columns at a time (undecided)" in not_shown
     assert "describing how visits, codes and measurements follow each other (not looked at)" in not_shown
     assert "building and testing software that reads such records" in good
+
+
+def test_what_fidelity_bears_out_says_whose_columns_were_looked_at(report):
+    document = changed(report.document)
+    checks = [check.model_dump() for check in document.checks]
+    rows = {**checks[0], "id": "rows-alike", "section": "longitudinal", "value": 0.1}
+    several = ReportDocument.model_validate({**document.model_dump(), "checks": [*checks, rows]})
+    assert "describing patients, one or two columns at a time" in good_for(document)[0]
+    assert "describing patients by the columns of their own table, one or two columns at a time" in good_for(several)[0]
+
+
+@pytest.mark.parametrize(("found", "said"), [(0.3, "Past the bound by the estimate"), (0.1, "too small to decide")])
+def test_an_undecided_check_says_on_which_side_of_its_bound_the_estimate_lies(report, found: float, said: str):
+    check = report.document.checks[0]
+    undecided = {"verdict": "inconclusive", "counts_as": "inconclusive", "statistic": "value", "op": "<="}
+    assert said in check_words(check.model_copy(update={**undecided, "value": found, "bound": 0.2, "why": ""}))
 
 
 def test_the_worst_checks_are_those_that_use_most_of_their_bounds(report):
