@@ -102,6 +102,8 @@ def may_publish(document: ReportDocument) -> str:
     return "May it be published? As far as this suite asks, yes. Someone must still answer for it."
 
 
+_HARDLY_ABOVE = 0.1
+_HARDLY = "from their own table models of real patients hardly predict it either"
 _GOOD_FOR = {
     "validity": "building and testing software that reads such records",
     "fidelity": "describing patients{own}, one or two columns at a time",
@@ -122,12 +124,20 @@ def good_for(document: ReportDocument) -> tuple[list[str], list[str]]:
         asked = [check for check in document.checks if check.section == section]
         checks = [check for check in asked if check.value is not None or check.why == WITHHELD]
         words = use.format(outcomes=named, own=" by the columns of their own table" if rows else "")
-        why = _why_not_shown(checks)
+        why = _why_not_shown(checks) or (_HARDLY if section == "utility" and _hardly_predicted(document) else None)
         if why is None:
             good.append(words)
         else:
             not_shown.append(f"{words} ({why})")
     return good, not_shown
+
+
+def _hardly_predicted(document: ReportDocument) -> bool:
+    """Whether models learned from real patients are near guessing, so that those of synthetic ones lose nothing."""
+    above_guessing = [
+        one.trained_on_real - (0.0 if one.score == "R²" else 0.5) for one in document.sections.outcomes or ()
+    ]
+    return bool(above_guessing) and max(above_guessing) < _HARDLY_ABOVE
 
 
 def _why_not_shown(checks: list[CheckEntry]) -> str | None:

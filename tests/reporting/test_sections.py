@@ -268,6 +268,15 @@ def test_what_fidelity_bears_out_says_whose_columns_were_looked_at(report):
     assert "describing patients by the columns of their own table, one or two columns at a time" in good_for(several)[0]
 
 
+def test_what_models_of_real_patients_hardly_predict_is_no_use_of_the_cohort(report):
+    document = changed(report.document)
+    guessing = [one.model_copy(update={"trained_on_real": 0.51}) for one in document.sections.outcomes]
+    sections = document.sections.model_copy(update={"outcomes": tuple(guessing)})
+    good, not_shown = good_for(document.model_copy(update={"sections": sections}))
+    assert not any("predict" in use for use in good)
+    assert any("predict died (from their own table models of real patients hardly" in use for use in not_shown)
+
+
 @pytest.mark.parametrize(("found", "said"), [(0.3, "Past the bound by the estimate"), (0.1, "too small to decide")])
 def test_an_undecided_check_says_on_which_side_of_its_bound_the_estimate_lies(report, found: float, said: str):
     check = report.document.checks[0]
