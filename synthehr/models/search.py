@@ -21,9 +21,9 @@ from synthehr.schema.model import Table
 
 __all__ = ["Search"]
 
-# A code comes once (a diagnosis begins, a measure is taken at entry) where surely no more than this part of its rows
-# repeat it; and how many standard deviations of the noise make sure.
-_RARELY, _SURE = 0.1, 2.0
+# A code comes once (a diagnosis begins, a measure is taken at entry) where its repeats as bought are no more than the
+# noise, and surely, by so many standard deviations, no more than this part of its rows.
+_RARELY, _SURE = 0.25, 2.0
 _NEVER = -1e4
 
 
@@ -113,7 +113,8 @@ class Search:
             of_candidate = seen and self._made.history[given[0]].role == "seen"
             if of_candidate:
                 noise = float(np.sqrt(joint.variance)) / self._patients
-                self._once = share[1] + _SURE * noise <= _RARELY * share.sum(axis=0)
+                rarely = share[1] + _SURE * noise <= _RARELY * share.sum(axis=0)
+                self._once = rarely & (share[1] <= noise)
             of_cells = () if groups is None else tuple(groups[self._made.names.index(n)] for n in (*given, target))
             self._add(
                 target,
