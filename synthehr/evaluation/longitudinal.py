@@ -164,7 +164,7 @@ METRICS: Mapping[str, Metric] = {
     "regularity_violations": _metric(
         regularity_violations,
         title="Orders in time",
-        failed="Synthetic patients break an order in time that real patients keep.",
+        failed="Synthetic patients break an order in time that real ones keep, or have again what comes once.",
         question="whether synthetic patients keep the orders in time that real ones keep",
     ),
     "patient_c2st_auc": _metric(
