@@ -6,7 +6,7 @@ by its owner's name, ``#`` and its id.
 
 Names and references are compared by 64 bits of each, so that the index of a large source stays small. Two of ten
 million names fall together with a chance of three in a million; such a name then leads to neither resource. A reference
-to nothing could, by the same chance, lead to a resource of another name; ids made for that would, since the hash is public.
+to nothing could, by the same chance, lead to a resource of another name; ids made for it would: the hash is public.
 """
 
 from __future__ import annotations
