@@ -21,8 +21,8 @@ from synthehr.schema.model import Table
 
 __all__ = ["Search"]
 
-# A code comes once (a diagnosis begins, a measure is taken at entry) where its repeats as bought are no more than the
-# noise, and surely, by so many standard deviations, no more than this part of its rows.
+# A code comes once (a diagnosis begins, a measure is taken at entry) where its repeats as bought may be noise alone,
+# and surely, both by so many standard deviations, are no more than this part of its rows.
 _RARELY, _SURE = 0.25, 2.0
 _NEVER = -1e4
 
@@ -114,7 +114,7 @@ class Search:
             if of_candidate:
                 noise = float(np.sqrt(joint.variance)) / self._patients
                 rarely = share[1] + _SURE * noise <= _RARELY * share.sum(axis=0)
-                self._once = rarely & (share[1] <= noise)
+                self._once = rarely & (share[1] <= _SURE * noise)
             of_cells = () if groups is None else tuple(groups[self._made.names.index(n)] for n in (*given, target))
             self._add(
                 target,
