@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from synthehr.connectors.deidentify import MINUTES, MOST_DAYS, owner_rows, timed_columns
+from synthehr.connectors.meds.layout import counts_from_birth
 from synthehr.errors import DataError
 from synthehr.randomness import seeded
 from synthehr.schema.model import AgeColumn, AnchorColumn, OffsetColumn, Schema
@@ -41,11 +42,13 @@ class MadeUpCalendar:
     def dated(self, tables: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
         """The tables of some patients, all their rows with them, with dates and times where the records have them.
 
+        Tables that MEDS is read as stay as they are, in whole units as the records' own.
+
         Raises:
             DataError: an offset is more than 120,000 days from its anchor.
         """
         schema = self._schema
-        if not any(timed_columns(schema, name) for name in schema.tables):
+        if not any(timed_columns(schema, name) for name in schema.tables) or counts_from_birth(schema):
             return dict(tables)
         owners = owner_rows(tables, schema=schema)
         anchors = self._drawn(tables, owners=owners)

@@ -12,6 +12,7 @@ from synthehr.cohort import Cohort
 from synthehr.connectors.base import conform_tables
 from synthehr.connectors.deidentify import as_offsets
 from synthehr.connectors.made_up_calendar import CALENDAR_END, MadeUpCalendar
+from synthehr.connectors.meds.layout import default_schema
 from synthehr.errors import DataError, SchemaError
 from synthehr.schema.files import load_schema
 from synthehr.schema.model import Schema
@@ -250,6 +251,18 @@ def test_an_offset_that_no_calendar_holds_is_told() -> None:
 def test_a_schema_without_times_leaves_tables_as_they_are() -> None:
     tables = {"patient": patients()}
     assert made_up(schema({}), tables)["patient"].equals(tables["patient"])
+
+
+def test_times_of_meds_stay_whole_units_since_births_that_no_column_tells() -> None:
+    tables = {
+        "patient": pl.DataFrame({"subject_id": ["S1", "S2"], "born": [True, True], "death": [None, 40_000_000]}),
+        "event": pl.DataFrame({"subject_id": ["S1", "S2"], "time": [20_000_000, 30_000_000], "code": ["a", "b"]}),
+    }
+    written = made_up(default_schema(), tables)
+    assert written["event"]["time"].to_list() == [20_000_000, 30_000_000]
+    read = as_offsets(written, schema=default_schema())
+    assert read["event"].equals(tables["event"])
+    assert read["patient"].equals(tables["patient"])
 
 
 def test_what_was_read_makes_a_cohort_of_offsets_that_can_be_split() -> None:

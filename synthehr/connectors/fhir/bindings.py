@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
+import polars as pl
 import yaml
 
 from synthehr._files import shipped
+from synthehr.connectors.fhir.write_cells import ABSENT, values_at
 from synthehr.errors import ConfigError, InternalError
 
 __all__ = [
@@ -28,9 +31,18 @@ __all__ = [
 
 TypeOf = Callable[[str], str | None]
 Rule = Callable[[Mapping[str, Any]], str | None]
-ElementRule = Callable[[list[Any]], str | None]
 
-_IDS = re.compile(r"(?:[A-Za-z0-9\-.]{1,64}\n)*")
+
+@dataclass(frozen=True, slots=True)
+class _ElementRule:
+    """What the values at a path inside an element must keep to, whatever else there is."""
+
+    path: tuple[str, ...]
+    holds: Callable[[list[Any]], bool]
+    what: str
+
+
+_ID = r"^[A-Za-z0-9\-.]{1,64}$"
 _DATES = re.compile(
     r"(?:[1-9]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
     r"(?:T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:Z|[+-]\d{2}:\d{2}))?\n)*"
@@ -63,7 +75,7 @@ def problems_of(resource: Mapping[str, Any], *, type_of: TypeOf | None = None) -
         return ["resourceType is none that is written"]
     found = problems_between(resource, kind=kind)
     for element, value in resource.items():
-        found += problems_of_element(kind, element, [value])
+        found += problems_of_element(kind, element, partial(values_at, [value]))
         found += problems_of_links(kind, element, value, type_of=type_of)
     return found
 
@@ -73,26 +85,32 @@ def problems_between(resource: Mapping[str, Any], *, kind: str) -> list[str]:
     return [problem for rule in _whole_rules(kind) if (problem := rule(resource)) is not None]
 
 
-def are_ids(texts: Sequence[object]) -> bool:
+def are_ids(texts: pl.Series) -> bool:
     """Whether each of these may be the id of a resource."""
-    return _each_matches(_IDS, texts)
+    return texts.dtype == pl.String and bool(
+        pl.select(pl.lit(texts).str.contains(_ID).fill_null(value=False).all()).item()
+    )
 
 
-def problems_of_element(kind: str, element: str, values: Iterable[Any]) -> list[str]:
-    """Each rule that one of these values of an element breaks by itself, whatever other elements there are.
+def problems_of_element(kind: str, element: str, at: Callable[[Sequence[str]], list[Any]]) -> list[str]:
+    """Each rule that one of the values of an element breaks by itself, whatever other elements there are.
 
     References are left aside: see :func:`problems_of_links`.
+
+    Args:
+        kind: the type of the resources.
+        element: its name.
+        at: gives the values at a path inside the element.
     """
     rules = _element_rules(kind).get(element, ())
-    there = list(values) if rules else []
-    return [problem for rule in rules if (problem := rule(there)) is not None] if there else []
+    return [rule.what for rule in rules if (values := at(rule.path)) and not rule.holds(values)]
 
 
 def problems_of_links(kind: str, element: str, value: Any, *, type_of: TypeOf | None = None) -> list[str]:
     """Each reference in one element of a resource that leads to nothing, or to what it must not lead to."""
     found = []
     for path, targets in _targets(kind).get(element, ()):
-        for each in _at([value], path[1:]):
+        for each in values_at([value], path[1:]):
             literal = each.get("reference") if type(each) is dict else None
             target = None
             if type(literal) is str:
@@ -165,53 +183,64 @@ def _whole_rules(kind: str) -> list[Rule]:
 
 
 @cache
-def _element_rules(kind: str) -> dict[str, list[ElementRule]]:
+def _element_rules(kind: str) -> dict[str, list[_ElementRule]]:
     """The rules that look at one element alone, at all of its values at once, by its name."""
     of = _contents()[kind]
-    rules: dict[str, list[ElementRule]] = defaultdict(list)
+    rules: dict[str, list[_ElementRule]] = defaultdict(list)
     for name in (*_contents()["forbidden"], *of.get("forbidden", ())):
-        rules[name].append(_forbids(name))
+        rules[name].append(_ElementRule((), lambda _: False, f"{name} is not written of anyone"))
     for path, codes in of.get("codes", {}).items():
-        steps = tuple(path.split("."))
-        rules[steps[0]].append(_bound(steps, frozenset(codes)))
+        element, *inner = path.split(".")
+        what = f"{path} must be a code of its required value set"
+        rules[element].append(_ElementRule(tuple(inner), frozenset(codes).issuperset, what))
     for path in of.get("dates", ()):
-        steps = tuple(path.split("."))
-        rules[steps[0]].append(_dated(steps))
+        element, *inner = path.split(".")
+        what = f"{path} must be a day, or a time with seconds and offset"
+        rules[element].append(_ElementRule(tuple(inner), _are_dates, what))
+    for element, what in of.get("made_up", {}).items():
+        rules[element].append(_ElementRule((), _MADE_UP[what], f"{element} is written of nobody but made up"))
     for element, systems in of.get("concepts", {}).items():
         pairs = frozenset((each, code) for each, of_it in systems.items() for code in of_it)
-        rules[element].append(_bound_concept(element, pairs))
+        what = f"{element} must be a code of its required value set"
+        rules[element].append(_ElementRule(("coding",), partial(_coded_in, pairs), what))
     return dict(rules)
 
 
-def _at(values: Iterable[Any], path: tuple[str, ...]) -> list[Any]:
-    """What stands at a path in each of these values, in every item where a list is on the way."""
-    found = _flat(list(values))
-    for name in path:
-        found = _flat([each[name] for each in found if type(each) is dict and name in each])
-    return found
+def _are_own_ids(identifiers: list[Any]) -> bool:
+    """Whether each identifier is no more than an id that was made here."""
+    return all(
+        set(each) == {"system", "value"}
+        and each["system"] == "urn:ietf:rfc:3986"
+        and bool(_MADE_ID.fullmatch(each["value"]))
+        for each in identifiers
+    )
 
 
-def _flat(values: list[Any]) -> list[Any]:
-    if any(type(value) is list for value in values):
-        return [item for value in values for item in (value if type(value) is list else [value])]
-    return values
+def _are_no_names(names: list[Any]) -> bool:
+    """Whether each name is no more than the note that it is absent."""
+    return all(each in (ABSENT, {"_family": ABSENT}) for each in names)
 
 
-def _each_matches(lines: re.Pattern[str], texts: Sequence[object]) -> bool:
-    """Whether each text is one line of a pattern of lines."""
+_MADE_ID = re.compile(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_MADE_UP: dict[str, Callable[[list[Any]], bool]] = {"own id": _are_own_ids, "absent": _are_no_names}
+
+
+def _coded_in(pairs: frozenset[tuple[str, str]], codings: list[Any]) -> bool:
+    return all((coding.get("system"), coding.get("code")) in pairs for coding in codings)
+
+
+def _are_dates(texts: Sequence[object]) -> bool:
+    """Whether each text is a day, or a time with seconds and offset."""
     try:
         whole = "\n".join([*texts, ""])  # type: ignore[list-item]
     except TypeError:  # one is no text
         return False
-    return whole.count("\n") == len(texts) and lines.fullmatch(whole) is not None
+    return whole.count("\n") == len(texts) and _DATES.fullmatch(whole) is not None
 
 
 def _well_named(resource: Mapping[str, Any]) -> str | None:
-    return None if are_ids([resource.get("id")]) else "id must be 1 to 64 letters, digits, - or ."
-
-
-def _forbids(name: str) -> ElementRule:
-    return lambda _: f"{name} is not written of anyone"
+    named = resource.get("id")
+    return None if isinstance(named, str) and re.fullmatch(_ID, named) else "id must be 1 to 64 letters, digits, - or ."
 
 
 def _requires(alternatives: list[tuple[str, str]]) -> Rule:
@@ -224,28 +253,8 @@ def _requires(alternatives: list[tuple[str, str]]) -> Rule:
     return rule
 
 
-def _bound(path: tuple[str, ...], codes: frozenset[str]) -> ElementRule:
-    what = f"{'.'.join(path)} must be a code of its required value set"
-    return lambda values: None if codes.issuperset(_at(values, path[1:])) else what
-
-
-def _dated(path: tuple[str, ...]) -> ElementRule:
-    what = f"{'.'.join(path)} must be a day, or a time with seconds and offset"
-    return lambda values: None if _each_matches(_DATES, _at(values, path[1:])) else what
-
-
-def _bound_concept(element: str, pairs: frozenset[tuple[str, str]]) -> ElementRule:
-    def rule(values: list[Any]) -> str | None:
-        for coding in _at(values, ("coding",)):
-            if (coding.get("system"), coding.get("code")) not in pairs:
-                return f"{element} must be a code of its required value set"
-        return None
-
-    return rule
-
-
 def _codes(resource: Mapping[str, Any], element: str) -> set[str]:
-    return {coding.get("code") for coding in _at([resource], (element, "coding"))}
+    return {coding.get("code") for coding in values_at([resource], (element, "coding"))}
 
 
 def _con_4(resource: Mapping[str, Any]) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -14,12 +16,15 @@ from synthehr.errors import DataError
 from synthehr.randomness import seeded
 from synthehr.schema.model import Schema
 
-__all__ = ["CALENDAR_END", "Moment", "anchors", "date_text", "time_text"]
+__all__ = ["CALENDAR_END", "Moment", "anchors", "day_texts", "time_texts"]
 
 CALENDAR_END = dt.date(2024, 12, 31)
 _WINDOW_DAYS = 3653  # ten years: the last event of every patient lies in 2015 to 2024
 _MOST_DAYS = 120_000  # offsets from an anchor; keeps every date within the years that FHIR can write
 _STREAM = 0x46484952
+_DAY_MINUTES = 24 * 60
+
+Days: TypeAlias = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +76,39 @@ def _days(moment: Moment) -> pl.Expr:
     return days if moment.more is None else days + pl.col(moment.more).cast(pl.Int64) // moment.more_per_day
 
 
-def date_text(days: pl.Expr) -> pl.Expr:
-    """A day, ``YYYY-MM-DD``, so many days after the patient's anchor."""
-    return (pl.col("_anchor") + pl.duration(days=days)).dt.strftime("%Y-%m-%d")
+def day_texts(anchors: pl.Series, days: pl.Series) -> pl.Series:
+    """Days, ``YYYY-MM-DD``, so many days after each patient's anchor; null where ``days`` is."""
+    return _days_named(anchors, days.fill_null(0).to_numpy(), there=days.is_not_null().to_numpy())
 
 
-def time_text(hours: pl.Expr, *, minutes: pl.Expr | None = None) -> pl.Expr:
-    """A time with seconds and offset so many hours, and then minutes, after midnight of the anchor.
+def time_texts(anchors: pl.Series, hours: pl.Series, *, minutes: pl.Series | None = None) -> pl.Series:
+    """Times with seconds and offset so many hours, and then minutes, after midnight of each anchor.
 
     The clock is the one on the patient's wall, as in reading; its zone is not known and written as UTC.
     """
-    moment = pl.col("_anchor").cast(pl.Datetime("us")) + pl.duration(hours=hours)
-    if minutes is not None:
-        moment = moment + pl.duration(minutes=minutes)
-    return moment.dt.strftime("%Y-%m-%dT%H:%M:%S+00:00")
+    after = hours * 60 if minutes is None else hours * 60 + minutes
+    there, minute = after.is_not_null().to_numpy(), after.fill_null(0).to_numpy()
+    days = _days_named(anchors, minute // _DAY_MINUTES, there=there)
+    clock = _clock()[minute % _DAY_MINUTES]
+    return pl.select(pl.concat_str(days.alias("day"), clock.alias("time")).alias("text"))["text"]
+
+
+def _days_named(anchors: pl.Series, after: Days, *, there: np.ndarray[Any, Any]) -> pl.Series:
+    """Days as text, null where ``there`` says so; each that comes up is named once, unless they lie far apart."""
+    days = anchors.to_physical().to_numpy() + after
+    if not there.any():
+        return pl.Series([None] * len(there), dtype=pl.String)
+    distinct, at = np.arange(days.min(), days.max() + 1), days - days.min()
+    if len(distinct) > 2 * len(days):
+        distinct, at = np.unique(days, return_inverse=True)
+    names: pl.Series = pl.Series(distinct).cast(pl.Int32).cast(pl.Date).dt.strftime("%Y-%m-%d")
+    if not there.all():
+        at = np.where(there, at, names.len())
+        names = names.extend(pl.Series([None], dtype=pl.String))
+    return names.gather(at)
+
+
+@cache
+def _clock() -> pl.Series:
+    """What a time of day has after the day, by the minute."""
+    return pl.Series([f"T{at // 60:02}:{at % 60:02}:00+00:00" for at in range(_DAY_MINUTES)])

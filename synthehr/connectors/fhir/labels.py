@@ -14,9 +14,12 @@ from functools import cached_property
 from hashlib import sha1
 from typing import Any
 
+import numpy as np
 import orjson
 
 from synthehr.connectors.fhir.calendar import CALENDAR_END
+from synthehr.connectors.fhir.us_core import profiles_of
+from synthehr.connectors.fhir.write_cells import ABSENT
 from synthehr.errors import InternalError
 
 __all__ = ["EXTENSION", "Labels", "Names"]
@@ -26,10 +29,10 @@ _TAGS = "urn:synthehr:tags"
 _SYNTHETIC_TAG = {"system": _TAGS, "code": "synthetic", "display": "Synthetic: no patient's record"}
 _NOT_PRIVATE_TAG = {"system": _TAGS, "code": "not-private", "display": "NOT PRIVATE: rows may repeat patients"}
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:synthehr:fhir")
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}  # RFC 9562: 10xx
+_ANY_ID = "0" * 36
 RECORDED = f"{CALENDAR_END.isoformat()}T23:59:59+00:00"
-_HTEST = b'"security":[{"system":"http://terminology.hl7.org/CodeSystem/v3-ActReason","code":"HTEST"'
-_SYNTHETIC = b'"tag":[{"system":"urn:synthehr:tags","code":"synthetic"'
+_HTEST = '"security":[{"system":"http://terminology.hl7.org/CodeSystem/v3-ActReason","code":"HTEST"'
+_SYNTHETIC = '"tag":[{"system":"urn:synthehr:tags","code":"synthetic"'
 
 
 class Names:
@@ -48,8 +51,16 @@ class Names:
     def of(self, kind: str, numbers: Iterable[int | str]) -> list[str]:
         """The ids of the resources of this type with these numbers."""
         begun = self._run + f"{kind}/".encode()
-        hashes = (sha1(begun + str(number).encode(), usedforsecurity=False).hexdigest() for number in numbers)
-        return [f"{x[:8]}-{x[8:12]}-5{x[13:16]}-{_VARIANT[x[16]]}{x[17:20]}-{x[20:32]}" for x in hashes]
+        hashed = b"".join([sha1(begun + str(number).encode(), usedforsecurity=False).digest() for number in numbers])
+        octets = np.frombuffer(hashed, dtype=np.uint8).reshape(-1, 20)[:, :16].copy()
+        octets[:, 6] = octets[:, 6] & 0x0F | 0x50  # version 5
+        octets[:, 8] = octets[:, 8] & 0x3F | 0x80  # RFC 9562: 10xx
+        digits = np.frombuffer(octets.tobytes().hex().encode(), dtype=np.uint8).reshape(-1, 32)
+        text = np.full((len(digits), 36), ord("-"), dtype=np.uint8)
+        for begin, end, at in ((0, 8, 0), (8, 12, 9), (12, 16, 14), (16, 20, 19), (20, 32, 24)):
+            text[:, at : at + end - begin] = digits[:, begin:end]
+        whole = text.tobytes().decode()
+        return [whole[at : at + 36] for at in range(0, len(whole), 36)]
 
 
 @dataclass(frozen=True)
@@ -100,24 +111,28 @@ class Labels:
         }
 
     @cached_property
-    def _begin(self) -> bytes:
-        return b'"meta":' + orjson.dumps(self.meta)[:-1]
+    def _begin(self) -> str:
+        return '"meta":' + orjson.dumps(self.meta)[:-1].decode()
 
     @cached_property
     def _claims(self) -> bool:
         """Whether the label says synthetic."""
         return _HTEST in self._begin and _SYNTHETIC in self._begin
 
-    def check(self, resource: bytes, *, kind: str) -> None:
-        """Refuse a resource, as it will be written, whose label is not where and what it must be.
+    def check(self, resources: Iterable[str], *, kind: str, before: str = "") -> None:
+        """Refuse resources, as they will be written, of which one's label is not where and what it must be.
+
+        Args:
+            resources: their JSON, each with an id of 36 characters.
+            kind: their type.
+            before: what stands before each resource's own, with any 36 characters for the id.
 
         Raises:
             InternalError: a label is missing, or real records are labelled synthetic.
         """
-        begin = len(kind) + 20  # {"resourceType":"…",
-        meta = resource.find(b'"meta":{', begin, begin + 96)
-        labelled = meta != -1 and resource.startswith(self._begin, meta)
-        if not labelled or self._claims != self.synthetic:
+        at = len(f'{before}{{"resourceType":"{kind}","id":"{_ANY_ID}",')
+        begin = self._begin
+        if self._claims != self.synthetic or not all(text.startswith(begin, at) for text in resources):
             wanted = "synthetic" if self.synthetic else "real"
             raise InternalError(f"a {kind} is about to be written without the label that its records are {wanted}")
 
@@ -135,8 +150,16 @@ class Labels:
         }
 
     def practitioner(self, key: str) -> dict[str, Any]:
-        """Who requests what somebody must request: made up, without any detail."""
-        return {"resourceType": "Practitioner", "id": key, "meta": self.meta, "active": True}
+        """Who requests what somebody must request: made up, with no name and no identifier but the id made here."""
+        resource = {
+            "resourceType": "Practitioner",
+            "id": key,
+            "meta": self.meta,
+            "identifier": [{"system": "urn:ietf:rfc:3986", "value": f"urn:uuid:{key}"}],
+            "active": True,
+            "name": [{"_family": ABSENT}],
+        }
+        return resource | {"meta": self.meta | {"profile": [each.url for each in profiles_of("Practitioner")]}}
 
     def group(self, key: str, *, patients: int) -> dict[str, Any]:
         """The patients of the run, counted and not listed."""

@@ -22,7 +22,8 @@ import polars as pl
 
 from synthehr.connectors.fhir.badlines import BadRecord, BadRowPolicy, write_quarantine
 from synthehr.connectors.fhir.consent import ConsentPolicy
-from synthehr.connectors.fhir.extraction import Extracted, Extractor
+from synthehr.connectors.fhir.extracted import Extracted
+from synthehr.connectors.fhir.extraction import Extractor
 from synthehr.connectors.fhir.resources import TOO_OLD
 from synthehr.connectors.fhir.schema_default import default_schema
 from synthehr.connectors.fhir.sources import (
@@ -46,7 +47,7 @@ __all__ = ["FhirOptions", "FhirRecords", "open_fhir"]
 _PIECES = 64  # that a large source is cut into; more of them cost time and memory when tables are made
 _LARGEST_PIECE = 16 << 20  # bytes; a process holds about eight times as much
 _HELD_BELOW = 256 << 20  # bytes of input whose rows one process keeps in memory until tables are made of them
-_ALONE_BELOW = 16 << 20  # bytes of input that are read before a second process would be up
+_ALONE_BELOW = _HELD_BELOW  # bytes of input that one process reads as soon as two, since the second must start first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,14 @@ def open_fhir(source: str | Path, *, options: FhirOptions | None = None) -> Iter
         spool, skipped = _read(listing.files, views=views, settings=settings, folder=folder)
         _refuse_old(spool.bad, records=spool.records, policy=settings.on_bad)
         settings.on_bad.check(spool.bad, records=spool.records, names=names)
-        built = build_tables(spool, views, consent=settings.consent, declared=schema, folder=folder)
+        built = build_tables(
+            spool,
+            views,
+            consent=settings.consent,
+            declared=schema,
+            folder=folder,
+            at_once=(settings.processes or _cores()) if spool.on_disk else 1,
+        )
         bad = sorted((*spool.bad, *built.bad), key=lambda one: (one.file, one.line, one.offset))
         settings.on_bad.check(bad, records=spool.records, names=names)
         yield FhirRecords(

@@ -12,7 +12,7 @@ import polars as pl
 
 from synthehr.connectors.fhir.badlines import BadRecord
 from synthehr.connectors.fhir.consent import ConsentRecord
-from synthehr.connectors.fhir.extraction import Extracted
+from synthehr.connectors.fhir.extracted import Extracted
 from synthehr.connectors.fhir.references import ALIAS_COLUMNS
 
 __all__ = ["Part", "Spilled", "Spool", "spill"]
@@ -30,7 +30,9 @@ _RESOURCE_COLUMNS = {
     "line": pl.UInt32,
     "offset": pl.UInt64,
 }
-_ROWS = 1 << 15  # that are in memory at once, about, when tables are made
+_ROWS = 1 << 15  # that tables are made of at once, about, where rows are in memory anyway
+_ROWS_FROM_DISK = 1 << 13  # and where they are not: a piece of a small source has so many, too
+_HASHES = 1 << 17  # of names that are compared with each other at once, about
 
 
 def spill(extracted: Extracted, folder: Path) -> Spilled:
@@ -97,6 +99,7 @@ class Spool:
             name: of the view.
             columns: which ones, ``_r`` among them; all where left out.
         """
+        most = _ROWS_FROM_DISK if self.on_disk else _ROWS
         held: list[pl.DataFrame] = []
         firsts: list[int] = []
         height = 0
@@ -107,7 +110,7 @@ class Spool:
                 held.append(part if columns is None else part.select(columns))
             firsts.append(first)
             height += held[-1].height
-            if height >= _ROWS:
+            if height >= most:
                 yield _counted_on(held, firsts)
                 held, firsts, height = [], [], 0
         if held:
@@ -120,11 +123,17 @@ class Spool:
             found.append(names if self._searched else names.filter(~pl.col("search")))
         return pl.concat(found)
 
-    def hashes(self) -> pl.DataFrame:
-        """Of each resource that has a name its number and the hash of the name: ``_r`` and ``hash``."""
-        found = [pl.DataFrame(schema={"_r": pl.UInt64, "hash": pl.UInt64})]
-        found += (each.drop_nulls() for each in self.rows(_RESOURCES, ["_r", "hash"]))
-        return pl.concat(found)
+    def repeated(self) -> pl.Series:
+        """Numbers of the resources whose name has the hash of another's; compared a share of all hashes at a time."""
+        shares = 1 + self._numbers // _HASHES if self.on_disk else 1
+        found = [pl.Series("_r", dtype=pl.UInt64)]
+        for share in range(shares):
+            told = [pl.DataFrame(schema={"_r": pl.UInt64, "hash": pl.UInt64})]
+            for each in self.rows(_RESOURCES, ["_r", "hash"]):
+                told.append(each.filter(pl.col("hash") % shares == share))  # a missing hash is in no share
+            hashes = pl.concat(told)
+            found.append(hashes.filter(pl.col("hash").is_duplicated())["_r"])
+        return pl.concat(found).sort()
 
     def resources(self, wanted: pl.Series) -> pl.DataFrame:
         """The resources with these numbers, in order: ``_r``, type, name and its hash, file, line, offset."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,7 +51,9 @@ class Built:
     consent: Counter[str] = field(default_factory=Counter)
 
 
-def build_tables(spool: Spool, views: ViewSet, *, consent: ConsentPolicy, declared: Schema, folder: Path) -> Built:
+def build_tables(
+    spool: Spool, views: ViewSet, *, consent: ConsentPolicy, declared: Schema, folder: Path, at_once: int = 1
+) -> Built:
     """The tables of everything that was read.
 
     Args:
@@ -59,6 +62,7 @@ def build_tables(spool: Spool, views: ViewSet, *, consent: ConsentPolicy, declar
         consent: whom to leave out, before anything else is counted.
         declared: the schema whose value sets and bounds the cells must fit; others become null and are counted.
         folder: takes the tables where the spool keeps its rows in files.
+        at_once: how many tables are made side by side.
 
     Raises:
         DataError: there is no patient, or the patient view made more or less than one row of one.
@@ -78,18 +82,27 @@ def build_tables(spool: Spool, views: ViewSet, *, consent: ConsentPolicy, declar
     built.consent["patients left out"] = built.rows["patient"]["left out by consent"]
     anchors = patients.anchors()
     lookups = {view.resource: rows.of_lookup(view) for view in views.lookups.values()}
-    for name, view in views.tables.items():
+
+    def finished(name: str) -> tuple[pl.LazyFrame, dict[str, dict[str, int]]]:
+        view = views.tables[name]
         table = _Table(view, index=index, patients=anchors, owners=owners, lookups=lookups, declared=declared)
-        put = folder / f"table.{name}" if spool.on_disk else None
-        built.tables[name], built.cells[name] = table.finished(rows, put=put)
+        return table.finished(rows, put=folder / f"table.{name}" if spool.on_disk else None)
+
+    largest_first = sorted(views.tables, key=lambda name: -built.rows[name]["made"])
+    if at_once == 1:
+        made = dict(zip(largest_first, map(finished, largest_first), strict=True))
+    else:  # the work is done in polars, which lets other threads go on
+        with ThreadPoolExecutor(at_once) as pool:
+            made = dict(zip(largest_first, pool.map(finished, largest_first), strict=True))
+    for name in views.tables:
+        built.tables[name], built.cells[name] = made[name]
     return built
 
 
 def _duplicates(spool: Spool, views: ViewSet) -> pl.Series:
     """Numbers of resources whose type and id stood before; found by hashes, then by the names themselves."""
     tables = sorted({view.resource for view in views.tables.values()})
-    hashes = spool.hashes()
-    again = hashes.filter(pl.col("hash").is_duplicated())["_r"]
+    again = spool.repeated()
     if again.is_empty():
         return again
     named = spool.resources(again).select("_r", "type", "name")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from synthehr.cohort import Cohort
 from synthehr.connectors.fhir.labels import Labels, Names
-from synthehr.connectors.fhir.write_files import BundleWriter, NdjsonWriter
+from synthehr.connectors.fhir.write_bundles import BundleWriter
+from synthehr.connectors.fhir.write_files import NdjsonWriter
 from synthehr.connectors.fhir.write_map import lost
 from synthehr.connectors.fhir.write_run import Run, check_columns
 from synthehr.connectors.folders import new_folder, withhold

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, cached_property
+from typing import Any, TypeAlias
 
+import numpy as np
 import orjson
+import polars as pl
 
 from synthehr._files import shipped
 from synthehr.connectors.fhir.calendar import Moment
-from synthehr.connectors.fhir.write_columns import Part, columns_of, elements
-from synthehr.connectors.fhir.write_rows import Grouping, Made, Rows
+from synthehr.connectors.fhir.write_cells import Coded, Mask
+from synthehr.connectors.fhir.write_columns import elements
+from synthehr.connectors.fhir.write_part import Part
+from synthehr.connectors.fhir.write_rows import Form, Grouping, Made, Rows
 from synthehr.errors import SchemaError
 
-__all__ = ["Resource", "WriteMap", "load_map"]
+__all__ = ["WriteMap", "load_map", "lost"]
 
-Resource = dict[str, Any]
+Names: TypeAlias = Callable[[np.ndarray[Any, Any]], pl.Series]
 _TABLES = (
     "patient",
     "encounter",
@@ -31,7 +35,7 @@ _TABLES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class WriteMap:
     """A write-back map, ``schemas/fhir/r4/write/<table>.json``.
 
@@ -47,20 +51,20 @@ class WriteMap:
     elements: Mapping[str, Any]
     components: Mapping[str, Any] | None
 
-    @property
+    @cached_property
     def columns(self) -> frozenset[str]:
         """The columns that it reads."""
-        found = {name for spec in self.elements.values() for name in columns_of(spec)}
+        found = {name for spec in self.elements.values() for name in _columns_of(spec)}
         if self.components is not None:
-            found |= columns_of(self.components["code"]) | {self.components["group"], self.components["index"]}
+            found |= _columns_of(self.components["code"]) | {self.components["group"], self.components["index"]}
         return frozenset(found)
 
-    @property
+    @cached_property
     def references(self) -> dict[str, str]:
         """The columns of references, and the tables that they lead to."""
         return {spec["reference"]: spec["to"] for spec in _specs(self.elements) if "reference" in spec}
 
-    @property
+    @cached_property
     def moments(self) -> list[Moment]:
         """The offsets that it writes as dates."""
         found = []
@@ -72,50 +76,47 @@ class WriteMap:
         return found
 
     def resources(
-        self, part: Part, *, names: Callable[[list[int]], list[str]], meta: Mapping[str, Any], linked: bool
-    ) -> Iterator[Made]:
-        """The resources of some rows.
+        self, part: Part, *, names: Names, form: Form, meta: Mapping[str, Any], conforming: Mask, linked: bool
+    ) -> Made | None:
+        """The resources of some rows; None where the rows have no element of any.
 
         Args:
             part: the rows; those of one group (``components``) stand together, in the order of their index.
-            names: the ids of the resources whose first rows have these numbers in the table.
-            meta: of every resource.
+            names: the ids of the resources whose first rows stand at these places.
+            form: what stands around each resource.
+            meta: of every resource, without the profiles that it may claim.
+            conforming: whether all that a row refers to claims its own profile. Shape ``(rows,)``.
             linked: whether references name the type that they lead to, and are checked by it.
         """
         every = (element for each, spec in self.elements.items() for element in elements(each, spec, part))
-        made = [(each, cells) for each, cells in every if cells.count(None) < len(cells)]
+        made = [(each, cells) for each, cells in every if not cells.nothing]
         if not made:
-            return iter(())
+            return None
         moved = frozenset(self.components["moved"]) if self.components is not None else frozenset()
         made.sort(key=lambda element: element[0] in moved)  # what components may have of their own stands last
-        rows = Rows(self.resource, made, keys=names(part.cells("_row")), meta=meta, linked=linked)
+        rows = Rows(self.resource, made, meta=meta, conforming=conforming, linked=linked)
         grouping = self._grouping(part) if self.components is not None else None
-        return rows.each() if grouping is None else rows.grouped(grouping)
+        return rows.each(names, form=form) if grouping is None else rows.grouped(grouping, names, form=form)
 
     def _grouping(self, part: Part) -> Grouping | None:
         """Which rows are components of which resource; None where none is."""
         assert self.components is not None
         index = self.components["index"]
-        places = [place or 0 for place in part.cells(index)]
-        if not any(places):
+        if part.empty(index):
             return None
-        starts: list[int] = []
-        before = (-1, -1)
-        for at, (group, place) in enumerate(zip(part.cells("_group"), places, strict=True)):
-            if group != before[0] or place == 0 or place <= before[1]:
-                starts.append(at)
-                expected = place and 1
-            else:
-                expected += 1
-            if place != expected:
-                part.lose(index, "components are numbered without gaps")
-            before = (group, place)
-        return Grouping(
-            moved=frozenset(self.components["moved"]),
-            starts=starts,
-            places=places,
-            panels=elements("code", self.components["code"], part)[0][1],
-        )
+        places = part.frame[index].fill_null(0).to_numpy()
+        if not places.any():
+            return None
+        group = part.frame["_group"].to_numpy()
+        begins = np.ones(part.height, dtype=np.bool_)
+        begins[1:] = (group[1:] != group[:-1]) | (places[1:] == 0) | (places[1:] <= places[:-1])
+        starts = np.flatnonzero(begins)
+        first = np.repeat(starts, np.diff([*starts, part.height]))  # of each row the first of its resource
+        expected = np.arange(part.height) - first + (places[first] != 0)
+        part.lose(index, "components are numbered without gaps", places != expected)
+        panels = elements("code", self.components["code"], part)[0][1]
+        assert isinstance(panels, Coded)
+        return Grouping(moved=frozenset(self.components["moved"]), starts=starts, places=places, panels=panels)
 
 
 @cache
@@ -157,3 +158,30 @@ def lost(counted: Mapping[str, Counter[tuple[str, str]]]) -> dict[str, dict[str,
         for (column, why), count in sorted(counter.items()):
             told.setdefault(table, {}).setdefault(column, {})[why] = count
     return told
+
+
+def _columns_of(spec: Mapping[str, Any] | Sequence[Any]) -> set[str]:
+    """The columns of a table that an entry of a map reads."""
+    if not isinstance(spec, Mapping):
+        return {name for _, inner in spec for name in _columns_of(inner)}
+    found: set[str] = set()
+    for kind, what in spec.items():
+        if kind in ("codeable", "quantity"):
+            found |= set(what)
+        elif kind == "object":
+            found |= {name for inner in what.values() for name in _columns_of(inner)}
+        elif kind == "each":
+            found |= {name for inner in what for name in _columns_of(inner)}
+        elif kind in ("choice", "list"):
+            found |= _columns_of(what)
+        elif kind in ("where", "unless"):
+            found |= set(what)
+        elif kind in _READS:
+            found.add(what)
+    return found
+
+
+_READS = frozenset(
+    ("code", "coding", "concept", "reference", "date", "time", "anchor", "words", "string", "boolean", "integer", "omb",
+     "plus_days", "plus_minutes")
+)  # fmt: skip

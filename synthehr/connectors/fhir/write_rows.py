@@ -1,4 +1,4 @@
-"""Rows made into the bytes of resources, a column at a time: each distinct cell is encoded and checked once.
+"""Rows made into the JSON of resources, a column at a time: each distinct cell is encoded and checked once.
 
 What a resource must keep to (:mod:`synthehr.connectors.fhir.bindings`) is asked of every distinct cell, and what its
 elements must keep to together of every distinct set of elements: no resource goes out unchecked.
@@ -6,11 +6,13 @@ elements must keep to together of every distinct set of elements: no resource go
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import compress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
-import orjson
+import numpy as np
+import polars as pl
 
 from synthehr.connectors.fhir.bindings import (
     STATUSES,
@@ -20,29 +22,67 @@ from synthehr.connectors.fhir.bindings import (
     problems_of_links,
     targets_of,
 )
-from synthehr.connectors.fhir.write_columns import Cells, Element
+from synthehr.connectors.fhir.us_core import Begun, claimed
+from synthehr.connectors.fhir.write_cells import Cells, Coded, Element, Mask, Texts, joined, numbered
 from synthehr.errors import InternalError
 
-__all__ = ["Grouping", "Made", "Rows"]
+__all__ = ["Form", "Grouping", "Link", "Made", "Rows", "bare"]
+
+Places: TypeAlias = np.ndarray[Any, Any]
 
 
-Link: TypeAlias = tuple[str, frozenset[str]]
-
-
-class Made(NamedTuple):
-    """A resource that was made.
+class Form(NamedTuple):
+    """What stands around a resource in the output.
 
     Attributes:
-        at: place of its first row among the rows.
-        key: its id.
-        data: its JSON.
-        links: its references and the types that each may lead to, where these are still to be checked.
+        begin: texts between which its id is put; the last ends where the resource's id has ended.
+        end: what follows its last element.
     """
 
-    at: int
-    key: str
-    data: bytes
-    links: tuple[Link, ...]
+    begin: tuple[str, ...]
+    end: str
+
+    @property
+    def before(self) -> str:
+        """What stands before the resource itself, with zeros for the id."""
+        around = ("0" * 36).join(self.begin)
+        return around[: around.index('{"resourceType"')]
+
+
+def bare(kind: str) -> Form:
+    """A resource that stands by itself."""
+    return Form((f'{{"resourceType":"{kind}","id":"', '"'), "}")
+
+
+class Link(NamedTuple):
+    """References of resources that are still to be checked.
+
+    Attributes:
+        texts: of each resource where it leads; null where it has no such reference.
+        targets: the types that it may lead to.
+    """
+
+    texts: pl.Series
+    targets: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """Resources of one type that were made.
+
+    Attributes:
+        at: of each the place of its first row among the rows. Shape ``(resources,)``.
+        keys: their ids.
+        data: their JSON, in its form.
+        claims: whether each claims a profile. Shape ``(resources,)``.
+        links: their references, where these are still to be checked.
+    """
+
+    at: Places
+    keys: pl.Series
+    data: pl.Series
+    claims: Mask
+    links: tuple[Link, ...] = ()
 
 
 class Grouping(NamedTuple):
@@ -56,9 +96,9 @@ class Grouping(NamedTuple):
     """
 
     moved: frozenset[str]
-    starts: Sequence[int]
-    places: Sequence[int]
-    panels: Cells
+    starts: Places
+    places: Places
+    panels: Coded
 
 
 class Rows:
@@ -66,9 +106,9 @@ class Rows:
 
     Args:
         kind: the type.
-        made: the elements.
-        keys: of each row, the id of the resource that it starts.
-        meta: of every resource.
+        made: the elements, each of which some row has.
+        meta: of every resource, without the profiles that it may claim.
+        conforming: whether all that the row refers to claims its own profile. Shape ``(rows,)``.
         linked: whether references are checked here, by the type that they name. Where they name none, whoever knows
             the resources that they lead to must check :attr:`Made.links`.
 
@@ -77,133 +117,161 @@ class Rows:
     """
 
     def __init__(
-        self, kind: str, made: Sequence[Element], *, keys: Sequence[str], meta: Mapping[str, Any], linked: bool
+        self, kind: str, made: Sequence[Element], *, meta: Mapping[str, Any], conforming: Mask, linked: bool
     ) -> None:
-        self._kind, self._made, self._keys = kind, made, keys
-        self._begin = b'{"resourceType":' + orjson.dumps(kind) + b',"id":"'
-        self._end = b'","meta":' + orjson.dumps(meta)
-        if not are_ids(keys):
-            raise InternalError(f"a {kind} is about to be written with an id that is none")
-        self._distinct = {element: _distinct(cells) for element, cells in made}
-        for element, distinct in self._distinct.items():
-            self._refuse(problems_of_element(kind, element, distinct.values()))
+        self._kind, self._made, self._meta, self._linked = kind, made, meta, linked
+        self._conforming = conforming
+        for element, cells in made:
+            self._refuse(problems_of_element(kind, element, cells.at))
             if linked and targets_of(kind, element):
-                for cell in distinct.values():
-                    self._refuse(problems_of_links(kind, element, cell))
-        self._links = [] if linked else [self._linking(*element) for element in made if _is_reference(element[1])]
+                self._check_typed(element, cells)
 
-    def each(self) -> Iterator[Made]:
-        """A resource of each row."""
-        for at in dict(zip(self._marks(), range(len(self._keys)), strict=True)).values():
+    def each(self, names: Callable[[Places], pl.Series], *, form: Form) -> Made:
+        """A resource of each row.
+
+        Args:
+            names: the ids of the resources that begin in these rows.
+            form: what stands around each.
+        """
+        every = np.arange(self._conforming.size)
+        _, first = self._marks()
+        for at in first:
             self._refuse(problems_between(self._elements(at), kind=self._kind))
-        begin, end = self._begin, self._end
-        rows = zip(self._keys, self._encoded(self._made), self._each_links(), strict=True)
-        for at, (key, parts, links) in enumerate(rows):
-            yield Made(at, key, b"".join((begin, key.encode(), end, *parts, b"}")), links)
+        keys = self._named(names(every))
+        meta, claims = self._with_profiles(None)
+        data = self._text(keys, [], meta=meta, form=form)
+        return Made(at=every, keys=keys, data=data, claims=claims, links=self._links(every))
 
-    def grouped(self, by: Grouping) -> Iterator[Made]:
+    def grouped(self, by: Grouping, names: Callable[[Places], pl.Series], *, form: Form) -> Made:
         """A resource of each row that starts one, with the rows up to the next start as its components."""
+        inner = np.ones(by.places.size, dtype=np.bool_)
+        inner[by.starts] = by.places[by.starts] > 0
         for element, cells in self._made:
             if element in by.moved:
-                inner = _distinct(list(compress(cells, by.places))).values()
-                self._refuse(problems_of_element(self._kind, "component", ([{element: cell}] for cell in inner)))
-        groups = [
-            (first, range(first + (by.places[first] == 0), after))
-            for first, after in zip(by.starts, [*by.starts[1:], len(self._keys)], strict=True)
-        ]
-        self._check_groups(groups, by)
-        own = [b"".join(parts) for parts in self._encoded([each for each in self._made if each[0] in by.moved])]
-        shared = [b"".join(parts) for parts in self._encoded([each for each in self._made if each[0] not in by.moved])]
-        panels = _bytes_of("code", by.panels, _distinct(by.panels))
-        links = list(self._each_links())
-        for first, components in groups:
-            code = own[first] if by.places[first] == 0 else panels[first]
-            parts = [self._begin, self._keys[first].encode(), self._end, shared[first], code]
-            if components:
-                parts += [b',"component":[{', b"},{".join(own[at][1:] for at in components), b"}]"]
-            yield Made(first, self._keys[first], b"".join((*parts, b"}")), links[first])
+                at = partial(_below, element, cells.kept(inner))
+                self._refuse(problems_of_element(self._kind, "component", at))
+        self._check_groups(by, inner)
+        sizes = np.diff([*by.starts, len(inner)])
+        of = np.repeat(np.arange(len(by.starts)), sizes)  # of each row the number of its resource
+        begun = Begun(moved=by.moved, as_component=inner, panels=by.panels, resource=of)
+        meta, claims = self._with_profiles(begun)
+        keys = self._named(names(by.starts))
+        own = joined(cells.json(before=f',"{name}":') for name, cells in self._made if name in by.moved)
+        panels = joined([by.panels.json(before=',"code":')])
+        code = pl.when(pl.Series(by.places[by.starts] == 0)).then(own[by.starts]).otherwise(panels[by.starts])
+        more = [code, _components(own, inner, of=of)]
+        data = self._text(keys, more, meta=meta, form=form, at=by.starts, without=by.moved)
+        return Made(at=by.starts, keys=keys, data=data, claims=claims[by.starts], links=self._links(by.starts))
 
-    def _check_groups(self, groups: Sequence[tuple[int, range]], by: Grouping) -> None:
+    def _with_profiles(self, begun: Begun | None) -> tuple[Coded, Mask]:
+        """The ``meta`` of each row's resource, and whether it claims a profile."""
+        rows = self._conforming.size
+        lists, codes = claimed(self._kind, self._made, rows=rows, conforming=self._conforming, begun=begun)
+        metas = [{**self._meta, "profile": urls} if urls else self._meta for urls in lists]
+        return Coded(metas, codes), np.array([bool(urls) for urls in lists])[codes]
+
+    def _text(
+        self,
+        keys: pl.Series,
+        more: Sequence[pl.Expr],
+        *,
+        meta: Coded,
+        form: Form,
+        at: Places | None = None,
+        without: frozenset[str] = frozenset(),
+    ) -> pl.Series:
+        """The JSON of resources: ids, meta, the elements of their first rows, and what else they have."""
+        begin = [piece for text in form.begin for piece in (text, keys)][:-1]
+        shared = [meta.json(before=',"meta":')]
+        shared += [cells.json(before=f',"{name}":') for name, cells in self._made if name not in without]
+        if at is not None:
+            shared = [pl.lit(joined(shared)[at])]
+        return joined([*begin, *shared, *more, form.end])
+
+    def _named(self, keys: pl.Series) -> pl.Series:
+        if not are_ids(keys):
+            raise InternalError(f"a {self._kind} is about to be written with an id that is none")
+        return keys
+
+    def _check_groups(self, by: Grouping, inner: Mask) -> None:
         """Ask each distinct set of elements, and of the elements of components, what they break together."""
-        marks = self._marks()
-        kinds = [
-            (by.places[first], marks[first], id(by.panels[first]), frozenset(marks[at] for at in components))
-            for first, components in groups
-        ]
-        for at in dict(zip(kinds, range(len(groups)), strict=True)).values():
-            first, components = groups[at]
-            resource = self._elements(first)
-            if by.places[first] > 0:
+        marks, _ = self._marks()
+        parts = []
+        for at in np.unique(marks[inner], return_index=True)[1]:
+            told = self._elements(np.flatnonzero(inner)[at])
+            parts.append({name: cell for name, cell in told.items() if name in by.moved})
+        begins = by.places[by.starts] > 0
+        kinds = [marks[by.starts], begins.astype(np.int32), by.panels.codes[by.starts]]
+        for at in numbered(kinds)[1]:
+            row = by.starts[at]
+            resource = self._elements(row)
+            if by.places[row] > 0:
                 resource = {name: cell for name, cell in resource.items() if name not in by.moved}
-                resource["code"] = by.panels[first]
-            inner = {frozenset(self._elements(row)): row for row in components}.values()
-            if inner:
-                moved = [
-                    {name: cell for name, cell in self._elements(row).items() if name in by.moved} for row in inner
-                ]
-                resource["component"] = moved
-            self._refuse(problems_between(resource, kind=self._kind))
+                resource |= {} if by.panels.row(row) is None else {"code": by.panels.row(row)}
+            self._refuse(problems_between(resource | ({"component": parts} if parts else {}), kind=self._kind))
 
     def _elements(self, at: int) -> dict[str, Any]:
-        """A row's elements, and the id."""
-        return {"id": self._keys[at]} | {name: cells[at] for name, cells in self._made if cells[at] is not None}
+        """A row's elements, with an id that stands for any."""
+        told = ((name, cells.row(int(at))) for name, cells in self._made)
+        return {"id": "0"} | {name: cell for name, cell in told if cell is not None}
 
-    def _marks(self) -> list[int]:
-        """A number of each row, equal for rows that have the same elements and, of ``STATUSES``, the same values."""
-        telling: list[Iterable[int]] = [
-            map(id, cells) if name in STATUSES else (cell is None for cell in cells)
-            for name, cells in self._made
-            if name in STATUSES or None in cells
-        ]
-        if not telling:
-            return [0] * len(self._keys)
-        known: dict[tuple[int, ...], int] = {}
-        return [known.setdefault(mark, len(known)) for mark in zip(*telling, strict=True)]
+    def _marks(self) -> tuple[Places, Places]:
+        """Rows that have the same elements and, of ``STATUSES``, the same values numbered alike.
 
-    def _encoded(self, made: Sequence[Element]) -> Iterator[tuple[bytes, ...]]:
-        """The JSON of each row's elements, each with a comma before it."""
-        if not made:
-            return iter([()] * len(self._keys))
-        return zip(*(_bytes_of(name, cells, self._distinct[name]) for name, cells in made), strict=True)
+        Returns:
+            the number of each row, shape ``(rows,)``; a row of each number.
+        """
+        telling = [np.zeros(self._conforming.size, dtype=np.int32)]
+        for name, cells in self._made:
+            if name in STATUSES and isinstance(cells, Coded):
+                telling.append(cells.codes)
+            elif not cells.there.all():
+                telling.append(cells.there.astype(np.int32))
+        return numbered(telling)
 
-    def _linking(self, element: str, cells: Cells) -> list[Link | None]:
-        """The references in an element, each with what it may lead to."""
-        targets = targets_of(self._kind, element)
-        known = {key: (cell["reference"], targets) for key, cell in self._distinct[element].items()} if targets else {}
-        return [known.get(id(cell)) for cell in cells]
+    def _check_typed(self, element: str, cells: Cells) -> None:
+        """Ask of each reference whether the type that it names is one that it may lead to."""
+        if isinstance(cells, Texts) and cells.under == "reference":
+            kinds = {text.partition("/")[0] for text in set(cells.at(("reference",)))}
+            told: list[Any] = [{"reference": f"{kind}/"} for kind in kinds]
+        else:
+            told = cells.at(())
+        for each in told:
+            self._refuse(problems_of_links(self._kind, element, each))
 
-    def _each_links(self) -> Iterator[tuple[Link, ...]]:
-        if not self._links:
-            return iter([()] * len(self._keys))
-        return (tuple(filter(None, row)) for row in zip(*self._links, strict=True))
+    def _links(self, rows: Places) -> tuple[Link, ...]:
+        """What references there are, where they are not checked here."""
+        if self._linked:
+            return ()
+        found = []
+        for name, cells in self._made:
+            if isinstance(cells, Texts) and cells.under == "reference":
+                found.append(Link(cells.text[rows], targets_of(self._kind, name)))
+            elif targets_of(self._kind, name):
+                self._refuse([f"{name} is in no form that can be checked"])
+        return tuple(found)
 
     def _refuse(self, problems: Sequence[str]) -> None:
         if problems:
             raise InternalError(f"a {self._kind} is about to be written that breaks R4: {problems[0]}")
 
 
-def _bytes_of(element: str, cells: Cells, distinct: Mapping[Any, Any]) -> list[bytes]:
-    """Each cell as the JSON of an element with a comma before it; nothing where there is none."""
-    name = b"," + orjson.dumps(element) + b":"
-    known = {key: name + orjson.dumps(cell) for key, cell in distinct.items()}
-    by_place = _is_json(cells)
-    known[id(None) if by_place else None] = b""
-    return [known[key] for key in (map(id, cells) if by_place else cells)]
+def _components(own: pl.Series, inner: Mask, *, of: Places) -> pl.Expr:
+    """What resources have of the rows that are their components, each beginning with a comma; nothing without any.
+
+    Args:
+        own: of each row its elements, as a component has them.
+        inner: which rows are components.
+        of: of each row its resource's number.
+    """
+    parts = pl.DataFrame({"of": of[inner], "part": own[np.flatnonzero(inner)]}).with_columns(pl.col("of").set_sorted())
+    parts = parts.group_by("of", maintain_order=True).agg(pl.col("part").str.strip_prefix(",").str.join("},{"))
+    texts = pl.select(pl.concat_str(pl.lit(',"component":[{'), parts["part"], pl.lit("}]")).alias("text"))["text"]
+    places = np.full(int(of[-1]) + 1, len(texts))
+    places[parts["of"].to_numpy()] = np.arange(len(texts))
+    return pl.lit(texts.extend(pl.Series([""]))[places])
 
 
-def _distinct(cells: Cells) -> dict[Any, Any]:
-    """The cells that differ, by what tells them apart: themselves, or of objects and lists where they lie in memory."""
-    by_place = _is_json(cells)
-    found: dict[Any, Any] = dict(zip(map(id, cells) if by_place else cells, cells, strict=True))
-    found.pop(id(None) if by_place else None, None)
-    return found
-
-
-def _is_json(cells: Cells) -> bool:
-    """Whether the cells are objects or lists, not text, numbers or truth values. An element's are of one kind."""
-    return isinstance(next((cell for cell in cells if cell is not None), None), dict | list)
-
-
-def _is_reference(cells: Cells) -> bool:
-    first = next((cell for cell in cells if cell is not None), None)
-    return isinstance(first, dict) and "reference" in first
+def _below(element: str, cells: Cells, path: Sequence[str]) -> list[Any]:
+    """The values at a path that begins with the name of an element."""
+    return cells.at(path[1:]) if path and path[0] == element else []

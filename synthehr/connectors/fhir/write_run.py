@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,17 @@ import polars as pl
 from synthehr.cohort import Cohort
 from synthehr.connectors.fhir.calendar import anchors
 from synthehr.connectors.fhir.labels import Labels, Names
-from synthehr.connectors.fhir.write_columns import Part
+from synthehr.connectors.fhir.write_cells import Mask, joined
 from synthehr.connectors.fhir.write_map import WriteMap, load_map
-from synthehr.connectors.fhir.write_rows import Made
+from synthehr.connectors.fhir.write_part import Part
+from synthehr.connectors.fhir.write_rows import Form, Made
 from synthehr.errors import DataError, SchemaError
 from synthehr.schema.model import NumberColumn, Schema
 
-__all__ = ["Links", "Run", "check_columns"]
+__all__ = ["RUN", "Chunk", "Links", "Run", "check_columns"]
+
+_ROWS_AT_ONCE = 1 << 15
+RUN = "run"  # the number of a made-up resource that all patients share
 
 
 def check_columns(columns: Sequence[str], *, table: str, schema: Schema) -> None:
@@ -40,27 +43,40 @@ def check_columns(columns: Sequence[str], *, table: str, schema: Schema) -> None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Links:
-    """How one form of output refers to resources.
+    """How one form of output holds resources, and refers to them.
 
     Attributes:
-        to: the reference to a resource, by its type and id.
+        form: what stands around a resource of a type.
+        before: what a reference has before the id of a resource of a type.
         typed: whether the reference names the type.
-        made_up: the id of a made-up resource of a type, by the number of the patient that it is for.
+        one_for_all: whether all patients share the made-up resources, or each has its own.
     """
 
-    to: Callable[[str, str], str]
+    form: Callable[[str], Form]
+    before: Callable[[str], str]
     typed: bool
-    made_up: Callable[[str, int], str]
+    one_for_all: bool
 
 
 @dataclass(slots=True)
 class Prepared:
-    """A table ready to be cut by patient: rows sorted by patient, and where each patient's begin."""
+    """A table ready to be cut by patient: rows sorted by patient, and where each patient's begin.
+
+    Attributes:
+        map: its write-back map.
+        frame: its rows, with ``_row``, their number in the table, and ``_patient``, that of their patient.
+        starts: of each patient the first row, and the number of rows. Shape ``(patients + 1,)``.
+        decimals: digits after the point that the schema's precision declares, by column.
+        places: of each row of the table its place in ``frame``. Shape ``(rows,)``.
+        codes: the columns of codes, words and truth values that the map reads.
+    """
 
     map: WriteMap
     frame: pl.DataFrame
     starts: np.ndarray[Any, Any]
     decimals: Mapping[str, int]
+    places: np.ndarray[Any, Any]
+    codes: Sequence[str]
 
 
 class Run:
@@ -95,7 +111,10 @@ class Run:
             order += ["_group", *({each.components["index"]} & set(frame.columns))]
         frame = frame.sort(order, maintain_order=True, nulls_last=False)
         starts = np.searchsorted(frame["_patient"].to_numpy(), np.arange(self.patients + 1))
-        return Prepared(each, frame, starts, _decimals(self._cohort.schema, table))
+        places = np.empty(frame.height, dtype=np.int64)
+        places[frame["_row"].to_numpy()] = np.arange(frame.height)
+        decimals = _decimals(self._cohort.schema, table)
+        return Prepared(each, frame, starts, decimals, places, _codes(each, frame))
 
     def _targets(self, table: str, column: str, to: str) -> pl.Series:
         """The row number that each reference of a column leads to; null where the row has none."""
@@ -122,29 +141,122 @@ class Run:
             raise DataError(f"column {column!r} of table {table!r} must lead to rows of the same patient")
         return found
 
-    def resources(self, table: str, first: int, last: int, *, links: Links) -> Iterator[tuple[int, Made]]:
-        """The resources of a table of the patients ``first`` up to ``last``, each with the number of its patient."""
-        ready = self.tables[table]
-        rows = ready.frame[int(ready.starts[first]) : int(ready.starts[last])]
-        owners = rows["_patient"].to_list()
+    def chunks(self, *, links: Links) -> Iterator[Chunk]:
+        """The resources of some patients at a time: memory beyond the cohort's does not grow with it.
+
+        Args:
+            links: how resources are held and referred to.
+        """
+        rows = np.sum([ready.starts for ready in self.tables.values()], axis=0)  # before each patient
+        first = 0
+        while first < self.patients:
+            fitting = int(np.searchsorted(rows, rows[first] + _ROWS_AT_ONCE, side="right")) - 1
+            last = min(max(fitting, first + 1), self.patients)
+            yield Chunk(self, first, last, links=links)
+            first = last
+
+
+class Chunk:
+    """The resources of some patients.
+
+    Args:
+        run: the cohort.
+        first: the number of the first patient.
+        last: the number after that of the last.
+        links: how resources are held and referred to.
+    """
+
+    def __init__(self, run: Run, first: int, last: int, *, links: Links) -> None:
+        self._run, self.first, self.last, self._links = run, first, last, links
+        self._ids: dict[str, pl.Series] = {}
+        self._claims: dict[str, Mask] = {}  # of each row of a table whether its resource claims a profile
+        self._targets = {to for each in run.maps.values() for to in each.references.values()}
+
+    def resources(self, table: str) -> tuple[np.ndarray[Any, Any], Made] | None:
+        """The resources of a table, with the number of each one's patient; None where there are none."""
+        ready = self._run.tables[table]
+        rows = self._rows(table)
+        owners = rows["_patient"].to_numpy()
         kind = ready.map.resource
         part = Part(
             table=table,
             frame=rows,
-            link=lambda to, row: links.to(self.maps[to].resource, self.names(self.maps[to].resource, row)),
-            made=lambda kind: self._made_up(kind, owners, links=links),
+            link=self._link,
+            own=lambda: self._all_ids(table),
+            made=lambda made_up: self.made_up(made_up)[owners - self.first],
             decimals=ready.decimals,
-            words=not self.labels.synthetic,
-            lost=self.lost[table],
+            codes=ready.codes,
+            words=not self._run.labels.synthetic,
+            lost=self._run.lost[table],
         )
-        names = partial(self.names.of, kind)
-        for resource in ready.map.resources(part, names=names, meta=self.labels.meta, linked=links.typed):
-            yield owners[resource.at], resource
+        made = ready.map.resources(
+            part,
+            names=lambda at: self._named(table, at),
+            form=self._links.form(kind),
+            meta=self._run.labels.meta,
+            conforming=self._conforming(table),
+            linked=self._links.typed,
+        )
+        if made is None:
+            return None
+        self._claims[table] = np.zeros(rows.height, dtype=np.bool_)
+        self._claims[table][made.at] = made.claims
+        return owners[made.at], made
 
-    def _made_up(self, kind: str, owners: list[int], *, links: Links) -> list[dict[str, str]]:
-        """References to the resources of this type that stand for nobody, one a patient or one for all."""
-        made = {owner: {"reference": links.to(kind, links.made_up(kind, owner))} for owner in dict.fromkeys(owners)}
-        return [made[owner] for owner in owners]
+    def _conforming(self, table: str) -> Mask:
+        """Whether all that each row refers to claims its own profile; what was not made yet does not."""
+        rows = self._rows(table)
+        conforming = np.ones(rows.height, dtype=np.bool_)
+        for column, to in self._run.maps[table].references.items():
+            if to == table:
+                continue
+            led = rows[f"_to_{column}"]
+            claims = self._claims.get(to)
+            there = led.is_not_null().to_numpy()
+            if claims is None:
+                conforming &= ~there
+            else:
+                conforming[there] &= claims[self._places(to, led.drop_nulls())]
+        return conforming
+
+    def made_up(self, kind: str) -> pl.Series:
+        """References to the resource of this type that stands for nobody, of each patient."""
+        names, count = self._run.names, self.last - self.first
+        ids = [names(kind, RUN)] * count if self._links.one_for_all else names.of(kind, range(self.first, self.last))
+        return joined([self._links.before(kind), pl.Series(ids, dtype=pl.String)])
+
+    def _rows(self, table: str) -> pl.DataFrame:
+        ready = self._run.tables[table]
+        return ready.frame[int(ready.starts[self.first]) : int(ready.starts[self.last])]
+
+    def _named(self, table: str, at: np.ndarray[Any, Any]) -> pl.Series:
+        """The ids of the resources whose first rows stand at these places."""
+        if table in self._targets:
+            return self._all_ids(table)[at]
+        return self._ids_of(table, self._rows(table)["_row"][at])
+
+    def _all_ids(self, table: str) -> pl.Series:
+        if table not in self._ids:
+            self._ids[table] = self._ids_of(table, self._rows(table)["_row"])
+        return self._ids[table]
+
+    def _ids_of(self, table: str, numbers: pl.Series) -> pl.Series:
+        return pl.Series(self._run.names.of(self._run.maps[table].resource, numbers.to_list()), dtype=pl.String)
+
+    def _link(self, to: str, rows: pl.Series) -> pl.Series:
+        """References to rows of a table, which are of the same patients."""
+        ready = self._run.tables[to]
+        before, ids = self._links.before(ready.map.resource), self._all_ids(to)
+        if rows.null_count():
+            ids = ids.clone().extend(pl.Series([None], dtype=pl.String))
+        places = self._places(to, rows.fill_null(0))
+        return joined([before, ids[np.where(rows.is_null().to_numpy(), len(ids) - 1, places)]])
+
+    def _places(self, table: str, rows: pl.Series) -> np.ndarray[Any, Any]:
+        """Where rows of a table stand among those of the chunk's patients."""
+        ready = self._run.tables[table]
+        places: np.ndarray[Any, Any] = ready.places[rows.to_numpy()] - int(ready.starts[self.first])
+        return places
 
 
 def _grouped(frame: pl.DataFrame, *, group: str) -> pl.DataFrame:
@@ -153,6 +265,20 @@ def _grouped(frame: pl.DataFrame, *, group: str) -> pl.DataFrame:
         return frame.with_columns(pl.col("_row").alias("_group"))
     of_one = pl.col("_row").min().over("_patient", group)
     return frame.with_columns(pl.when(pl.col(group).is_null()).then(pl.col("_row")).otherwise(of_one).alias("_group"))
+
+
+def _codes(each: WriteMap, frame: pl.DataFrame) -> list[str]:
+    """The columns of codes, words and truth values that a map reads; of concepts, those that no code stands beside."""
+    keys = {*each.references, *(() if each.components is None else (each.components["group"],))}
+    read = each.columns - keys
+    plain = {"concept": "code", **{name: name.removesuffix("_concept") for name in frame.columns}}
+    return [
+        name
+        for name, dtype in frame.schema.items()
+        if name in read
+        and not dtype.is_numeric()
+        and (plain[name] == name or not {plain[name], f"{plain[name]}_code"} & set(frame.columns))
+    ]
 
 
 def _decimals(schema: Schema, table: str) -> dict[str, int]:

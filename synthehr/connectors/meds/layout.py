@@ -17,7 +17,7 @@ from synthehr.schema.model import (
     is_learned,
 )
 
-__all__ = ["BORN", "DEATH", "EVENT", "MEDS", "SPLIT", "Layout", "default_schema"]
+__all__ = ["BORN", "DEATH", "EVENT", "MEDS", "SPLIT", "Layout", "counts_from_birth", "default_schema"]
 
 MEDS = "meds"  # the format's name
 EVENT, BORN, DEATH, SPLIT = "event", "born", "death", "split"
@@ -27,6 +27,17 @@ _CORE = ("time", "code", "numeric_value")
 def default_schema() -> Schema:
     """The declared table set of ``schemas/meds``."""
     return load_schema(shipped("schemas/meds/schema.yaml"))
+
+
+def counts_from_birth(schema: Schema) -> bool:
+    """Whether times count from births that no column tells, as in tables that MEDS is read as.
+
+    On a made-up calendar such times would be read again as if they counted from the patient's first event.
+    """
+    try:
+        return Layout.of(schema).born
+    except ConfigError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

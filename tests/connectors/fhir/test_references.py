@@ -18,6 +18,9 @@ from made_records import (
     tables_of,
 )
 
+from synthehr.connectors.fhir import spool
+from synthehr.connectors.fhir.badlines import BadRowPolicy
+from synthehr.connectors.fhir.reading import FhirOptions
 from synthehr.connectors.fhir.references import leads_in_circles
 
 MRN = {"system": "http://hospital/mrn", "value": "4711"}
@@ -158,3 +161,16 @@ def test_no_id_of_the_source_is_in_a_table(tmp_path: Path) -> None:
     ]
     for table in read_lines(tmp_path, *source).values():
         assert "SECRET" not in table.write_csv()
+
+
+@pytest.mark.parametrize("most", [1, 3, 1 << 17])
+def test_repeated_resources_are_found_however_few_names_are_compared_at_once(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "_HASHES", most)
+    people = [patient(f"p{at}") for at in range(9)]
+    again = [patient("p1", gender="male"), patient("p7", gender="male"), patient("p7", gender="other")]
+    policy = FhirOptions(on_bad=BadRowPolicy(mode="drop", most=1.0), processes=2)  # with two, rows go through files
+    records, tables = audited(lines(tmp_path / "in.ndjson", [*people, *again]), policy)
+    assert [each.line for each in records.bad] == [10, 11, 12]
+    assert tables["patient"]["gender"].to_list() == ["female"] * 9

@@ -35,6 +35,9 @@ def test_a_resource_that_breaks_nothing_has_no_problem(kind: str) -> None:
     assert validate_r4b([resource(kind)]) == 1
 
 
+MADE = "urn:uuid:91c22788-e048-5dc0-bfd4-947bdfdd9677"
+
+
 def coded(system: str, code: str) -> dict[str, Any]:
     return {"coding": [{"system": f"http://terminology.hl7.org/CodeSystem/{system}", "code": code}]}
 
@@ -58,7 +61,15 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "category": (resource("AllergyIntolerance", category=["food", "shoes"]), "category must be a code"),
     "severity": (resource("AllergyIntolerance", reaction=[{"severity": "x"}]), "reaction.severity must be"),
     "narrative": (resource("Patient", text={"div": "x"}), "text is not written"),
-    "name": (resource("Patient", name=[{"family": "x"}]), "name is not written"),
+    "name": (resource("Patient", name=[{"family": "x"}]), "name is written of nobody"),
+    "identifier": (
+        resource("Patient", identifier=[{"system": "urn:ietf:rfc:3986", "value": "urn:uuid:1"}]),
+        "identifier is written of nobody"),
+    "identifier of somebody": (
+        resource("Patient", identifier=[{"system": "urn:mrn", "value": MADE}]), "identifier is written of nobody"),
+    "more of an identifier": (
+        resource("Patient", identifier=[{"system": "urn:ietf:rfc:3986", "value": MADE, "assigner": {"display": "x"}}]),
+        "identifier is written of nobody"),
     "time without offset": (resource("MedicationRequest", authoredOn="2020-01-01T10:00:00"), "authoredOn must be"),
     "time without seconds": (resource("MedicationRequest", authoredOn="2020-01-01T10:00Z"), "authoredOn must be a day"),
     "13th month": (resource("Patient", birthDate="2020-13-01"), "birthDate must be a day"),

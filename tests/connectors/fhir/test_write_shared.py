@@ -31,7 +31,7 @@ SETS = [
 MAPS = Path(__file__).parents[3] / "schemas" / "fhir" / "r4" / "write"
 VOCABULARY = {  # elements of the input whose texts are codes, systems and units, which synthetic records may hold
     "resourceType", "code", "system", "unit", "url", "status", "intent", "gender", "type", "category", "criticality",
-    "severity", "comparator", "state", "valueCode", "use", "mode",
+    "severity", "comparator", "state", "valueCode", "use", "mode", "profile",
 }  # fmt: skip
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
