@@ -2,55 +2,128 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from synthehr.cohort import Cohort
-from synthehr.encoding.unroll import door_columns
-from synthehr.models.base import load_generator
+from synthehr.encoding.unroll import ConditionalTable, Unrolled, changes, unroll
+from synthehr.models.columns import Learned, cells_above, repeated_columns
+from synthehr.models.loglinear import Conditional
+from synthehr.privacy.history import history_of
 from synthehr.privacy.partition import cells_of
+from synthehr.randomness import IntArray
 from synthehr.release import Release
 from synthehr.schema.model import Schema
 
-__all__ = ["likelihood_of"]
+__all__ = ["Likelihood", "likelihood_of"]
 
 _CHUNK = 2_000
 _LEAST = 1e-12
+Floats = NDArray[np.float64]
 
 
 class Likelihood:
-    """Log-likelihoods of patients under a mixture of products."""
+    """Log-likelihoods of whole patients: a mixture of products for what they are, and their rows one after the other.
 
-    def __init__(self, release: Release, shares: list[NDArray[np.float64]]) -> None:
-        self._release = release
-        self._shares = shares
+    Rows beyond a table's bound are left out, as they are from a fit, and rows that nothing orders are taken in a random
+    order. What else limits a draw counts for nothing (rules, bounds that times keep to), so that chances of rows with a
+    time are a little too small, those of all patients alike.
 
-    def __call__(
-        self, train: Cohort[Schema], holdout: Cohort[Schema]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    Args:
+        made: the tables as the release learns them, ancestors first.
+        learned: what it learned of them.
+        shares: of each column of the patients' table the log shares of its cells in each component, shape
+            ``(components, cells)``.
+    """
+
+    def __init__(
+        self, made: Mapping[str, ConditionalTable], learned: Mapping[str, Learned], shares: list[Floats]
+    ) -> None:
+        self._made, self._learned, self._shares = made, learned, shares
+
+    def __call__(self, train: Cohort[Schema], holdout: Cohort[Schema]) -> tuple[Floats, Floats]:
         """Of both cohorts, shape ``(patients,)`` each."""
         return self._of(train), self._of(holdout)
 
-    def _of(self, cohort: Cohort[Schema]) -> NDArray[np.float64]:
-        frame = pl.DataFrame(door_columns(cohort.root, self._release.schema.root.kept))
-        codes = [cells_of(frame, column.name, column.cells) for column in self._release.domain]
+    def _of(self, cohort: Cohort[Schema]) -> Floats:
+        draws = np.random.default_rng(0)
+        most = {name: made.most for name, made in self._made.items() if made.depth}
+        bounded = cohort.bounded(most, draws=draws) if most else cohort
+        codes: dict[str, dict[str, IntArray]] = {}
         found = np.zeros(len(cohort))
-        for start in range(0, len(cohort), _CHUNK):
+        for name, part in unroll(bounded, self._made, draws=draws).items():
+            if name not in self._learned:
+                continue
+            learned = self._learned[name]
+            codes[name] = {own: cells_of(part.frame, own, learned.cells[own]) for own in learned.made.own}
+            if not learned.made.depth:
+                found += self._of_patients(list(codes[name].values()))
+                continue
+            parent = bounded.schema.tables[name].parent
+            assert parent is not None, "only the patients' table has none"
+            codes[name] |= {here: codes[parent][there][part.parents] for here, there in learned.made.context.items()}
+            found += _of_rows(learned, part, codes[name], self._learned[parent], patients=len(cohort))
+        return found
+
+    def _of_patients(self, codes: list[IntArray]) -> Floats:
+        found = np.zeros(len(codes[0]))
+        for start in range(0, len(found), _CHUNK):
             rows = slice(start, start + _CHUNK)
             logs = sum(share[:, code[rows]] for share, code in zip(self._shares, codes, strict=True))
             found[rows] = np.logaddexp.reduce(np.asarray(logs), axis=0) - np.log(len(self._shares[0]))
         return found
 
 
-def likelihood_of(release: Release) -> Likelihood | None:
-    """The likelihood of a release of one table without a refiner; None of others, whose likelihood is no sum."""
-    if len(release.schema.tables) > 1:
+def _of_rows(
+    learned: Learned, part: Unrolled, codes: Mapping[str, IntArray], above: Learned, *, patients: int
+) -> Floats:
+    """The log-likelihood of the rows of each patient in one table, shape ``(patients,)``."""
+    made = learned.made
+    own = {name: learned.cells[name] for name in made.own}
+    past = repeated_columns(made, own, cells_above(made, above.cells))
+    cells = np.stack([codes[name] for name in made.own], axis=1)
+    repeated = history_of(past, cells, part.frame, owners=part.owners, parents=part.parents)
+    known = {**codes, **{column.name: found for column, found in zip(past, repeated, strict=True)}}
+    found = np.zeros(patients)
+    for piece in _pieces(part.owners):
+        mine = {name: column[piece] for name, column in known.items()}
+        for conditional in learned.conditionals:
+            seen = _seen(mine[conditional.target], part.owners[piece], conditional)
+            scores = conditional.scores(mine, len(piece), seen=seen).astype(np.float64)
+            logs = scores[np.arange(len(piece)), mine[conditional.target]] - np.logaddexp.reduce(scores, axis=1)
+            found += np.bincount(part.owners[piece], weights=logs, minlength=patients)
+    return found
+
+
+def _pieces(owners: IntArray) -> list[IntArray]:
+    """The rows of whole patients, some thousand at a time: what was there before was there in the same patient."""
+    starts = np.flatnonzero(changes(owners))
+    cuts = starts[np.flatnonzero(np.diff(starts // _CHUNK)) + 1]
+    return [piece for piece in np.split(np.arange(len(owners)), cuts) if len(piece)]
+
+
+def _seen(cells: IntArray, owners: IntArray, conditional: Conditional) -> np.ndarray | None:
+    """Whether each cell was there before in the same patient, shape ``(rows, size)``, where that is looked at."""
+    if conditional.of_candidate is None:
         return None
-    cells = [column.cells.size for column in release.domain]
-    generator = load_generator(cells, release.manifest.model.generator, release.weights())
+    there = np.zeros((len(cells), conditional.size), dtype=np.int64)
+    there[np.arange(len(cells)), cells] = 1
+    before = np.cumsum(there, axis=0) - there
+    starts = np.flatnonzero(changes(owners))
+    return np.asarray(before > np.repeat(before[starts], np.diff(np.append(starts, len(cells))), axis=0))
+
+
+def likelihood_of(release: Release) -> Likelihood | None:
+    """The likelihood of a release without a refiner; None of others, whose likelihood is no sum."""
+    made, learned = release.tables, release.learned
+    subject = learned[release.schema.subject]
+    generator = subject.generator
+    assert generator is not None, "patients have one"
     if generator.refiner is not None:
         return None
     chances = generator.mixture().detach().double().numpy()
-    parts = np.split(chances, np.cumsum(cells)[:-1], axis=1)
-    return Likelihood(release, [np.log(np.maximum(part, _LEAST)) for part in parts])
+    sizes = [subject.cells[name].size for name in subject.made.own]
+    parts = np.split(chances, np.cumsum(sizes)[:-1], axis=1)
+    return Likelihood(made, learned, [np.log(np.maximum(part, _LEAST)) for part in parts])

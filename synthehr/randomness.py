@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synthehr.errors import ConfigError
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = [
     "CryptographicNoise",
+    "DeviceStream",
     "InsecureNoise",
     "IntArray",
     "NoiseSource",
@@ -71,9 +76,80 @@ class NoiseSource(ABC):
     def gaussian(self, size: int, *, scale: float) -> FloatArray:
         """Continuous Gaussian draws in float64, shape ``(size,)``, standard deviation ``scale``."""
 
+    def gaussian_on(self, device: torch.device, size: int, *, scale: float) -> torch.Tensor:
+        """As :meth:`gaussian`, on a device: made by the processor and brought there, unless the source knows better."""
+        import torch
+
+        return torch.from_numpy(self.gaussian(size, scale=scale)).to(device)
+
     @abstractmethod
     def poisson_draw(self, size: int, *, rate: float) -> NDArray[np.bool_]:
         """Independent coins, shape ``(size,)``, each true with probability ``rate``."""
+
+
+class DeviceStream:
+    """Gaussian draws made on a device from the ChaCha20 key stream (Bernstein 2008), block after block.
+
+    Args:
+        key: 256 bits of entropy, which no other stream has.
+        device: where the draws are made and stay.
+        counter: of the next block of 64 bytes.
+        nonce: 64 bits, little end first.
+    """
+
+    _CONSTANTS = b"expand 32-byte k"
+
+    def __init__(self, key: bytes, *, device: torch.device, counter: int = 0, nonce: bytes = bytes(8)) -> None:
+        import torch
+
+        if len(key) != 32 or len(nonce) != 8:
+            raise ConfigError(f"a key has 32 bytes and a nonce 8, not {len(key)} and {len(nonce)}")
+        words = np.frombuffer(self._CONSTANTS + key + bytes(8) + nonce, dtype="<i4").astype(np.int32)
+        self._start = torch.from_numpy(words).to(device).view(4, 4, 1)
+        self._counter = counter
+
+    def words(self, blocks: int) -> torch.Tensor:
+        """The next words of the stream, as signed 32-bit integers. Shape: ``(16, blocks)``, a block a column."""
+        import torch
+
+        start = self._start.repeat(1, 1, blocks)
+        counter = self._counter + torch.arange(blocks, dtype=torch.int64, device=start.device)
+        start[3, 0], start[3, 1] = _low_word(counter), _low_word(counter >> 32)
+        self._counter += blocks
+        a, b, c, d = start.clone()
+        for half in range(20):
+            for turn_d, turn_b in ((16, 12), (8, 7)):
+                a += b
+                d = _turned(d ^ a, turn_d)
+                c += d
+                b = _turned(b ^ c, turn_b)
+            # Columns, then diagonals: a row is turned by its number, and back after the odd half rounds.
+            way = -1 if half % 2 == 0 else 1
+            b, c, d = b.roll(way, 0), c.roll(2 * way, 0), d.roll(3 * way, 0)
+        return (torch.stack([a, b, c, d]) + start).view(16, blocks)
+
+    def gaussian(self, size: int, *, scale: float) -> torch.Tensor:
+        """As :meth:`NoiseSource.gaussian`: each the sum of four draws of half the scale, each of 53 bits of its own."""
+        import torch
+
+        blocks = -(-8 * size // 16)
+        words = self.words(blocks).view(2, -1)[:, : 4 * size].to(torch.int64) & 0xFFFFFFFF
+        bits = ((words[0] >> 5) << 26) | (words[1] >> 6)
+        draws: torch.Tensor = torch.special.ndtri((bits.double() + 0.5) * 2.0**-53)
+        return draws.view(4, size).sum(dim=0) * (scale / 2.0)
+
+
+def _low_word(values: torch.Tensor) -> torch.Tensor:
+    """The low 32 bits of 64-bit integers, as signed 32-bit ones."""
+    import torch
+
+    low = values & 0xFFFFFFFF
+    return torch.where(low >= 2**31, low - 2**32, low).to(torch.int32)
+
+
+def _turned(words: torch.Tensor, by: int) -> torch.Tensor:
+    """Each word's bits turned to the left, those that fall off coming in on the right."""
+    return (words << by) | ((words >> (32 - by)) & ((1 << by) - 1))
 
 
 class _GeneratorNoise(NoiseSource):
@@ -96,14 +172,24 @@ class SystemNoise(_GeneratorNoise):
     """Noise for real releases.
 
     Integer noise is OpenDP's exact sampler over the operating system's entropy. Gradient noise and draws of
-    patients come from a generator keyed with 256 bits of that entropy. (A torch CPU generator would not do:
-    it folds any seed to 32 bits, few enough to try them all.)
+    patients come from a generator keyed with 256 bits of that entropy; on an accelerator gradient noise is made there,
+    from a cryptographic stream keyed alike. (Torch's own generators would not do: they fold any seed to 32 bits on the
+    processor, few enough to try them all, and to 64 on an accelerator.)
     """
 
     name = "system"
 
     def __init__(self) -> None:
         super().__init__(self.spawn())
+        self._streams: dict[torch.device, DeviceStream] = {}
+
+    def gaussian_on(self, device: torch.device, size: int, *, scale: float) -> torch.Tensor:
+        """On an accelerator from a :class:`DeviceStream` there, so that no step waits for the processor."""
+        if device.type == "cpu":
+            return super().gaussian_on(device, size, scale=scale)
+        if device not in self._streams:
+            self._streams[device] = DeviceStream(secrets.token_bytes(32), device=device)
+        return self._streams[device].gaussian(size, scale=scale)
 
     def spawn(self) -> np.random.Generator:
         """Keyed with 256 new bits of the operating system's entropy; numpy's own pool would fold them to 128."""
@@ -145,6 +231,10 @@ class CryptographicNoise(SystemNoise):
     def poisson_draw(self, size: int, *, rate: float) -> NDArray[np.bool_]:
         """Coins of 53 random bits each."""
         return np.asarray(self._uniform(size) < rate)
+
+    def gaussian_on(self, device: torch.device, size: int, *, scale: float) -> torch.Tensor:
+        """Of the operating system on every device."""
+        return NoiseSource.gaussian_on(self, device, size, scale=scale)
 
     @staticmethod
     def _uniform(size: int) -> FloatArray:

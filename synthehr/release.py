@@ -255,8 +255,7 @@ class Release:
                 "sample it only for tests, with --allow-insecure"
             )
         seed = fresh_seed() if seed is None else seed
-        made = conditional_tables(self.schema, {self.schema.subject: 1, **self.manifest.max_rows})
-        learned, subject = self._learned(made), self.schema.subject
+        made, learned, subject = self.tables, self.learned, self.schema.subject
         generator = learned[subject].generator
         assert generator is not None, "patients have one"
         drawing = Drawing(
@@ -277,8 +276,19 @@ class Release:
             write(tables)
         return self._provenance(drawing, patients, n, seed=seed, balance=balance)
 
-    def _learned(self, made: Mapping[str, ConditionalTable]) -> dict[str, Learned]:
-        subject, tensors = self.schema.subject, self._tensors()
+    @cached_property
+    def tables(self) -> dict[str, ConditionalTable]:
+        """What each table is learned as, ancestors first."""
+        return conditional_tables(self.schema, {self.schema.subject: 1, **self.manifest.max_rows})
+
+    @cached_property
+    def learned(self) -> dict[str, Learned]:
+        """What was learned of each table, ancestors first.
+
+        Raises:
+            DataError: the weights cannot be read, or do not fit the manifest.
+        """
+        made, subject, tensors = self.tables, self.schema.subject, self._tensors()
         own = {name: value for name, value in tensors.items() if "/" not in name}
         found = {subject: patients_table(made[subject], self.domain, self.manifest.model.generator, own)}
         for name, record in self.manifest.tables.items():

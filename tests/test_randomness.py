@@ -2,10 +2,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from synthehr.errors import ConfigError
-from synthehr.randomness import CryptographicNoise, InsecureNoise, NoiseSource, SystemNoise, noise_source, seeded
+from synthehr.randomness import (
+    CryptographicNoise,
+    DeviceStream,
+    InsecureNoise,
+    NoiseSource,
+    SystemNoise,
+    noise_source,
+    seeded,
+)
 
 DRAWS = 20_000
 # A correct source fails a KS test at this level once in 100,000 runs.
@@ -101,3 +110,73 @@ def test_cryptographic_noise_survives_a_fork() -> None:
 def test_the_key_of_system_noise_is_as_long_as_it_is_said_to_be() -> None:
     # Words of 32 bits; the default pool of four would fold 256 bits of entropy to 128.
     assert SystemNoise().spawn().bit_generator.seed_seq.pool_size * 32 == 256
+
+
+CPU = torch.device("cpu")
+
+
+def test_the_devices_stream_is_chacha20() -> None:
+    # RFC 8439, 2.3.2: its 32-bit counter and 96-bit nonce are a 64-bit counter and 64-bit nonce here.
+    nonce = bytes.fromhex("000000090000004a00000000")
+    counter = 1 + (int.from_bytes(nonce[:4], "little") << 32)
+    stream = DeviceStream(bytes(range(32)), device=CPU, counter=counter, nonce=nonce[4:])
+    block = stream.words(1).numpy().ravel().astype("<i4").tobytes()
+    assert block.hex() == (
+        "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4e"
+        "d2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e"
+    )
+
+
+def test_blocks_follow_each_other_past_32_bits_of_their_number_and_none_comes_twice() -> None:
+    whole = DeviceStream(bytes(32), device=CPU, counter=2**32 - 2).words(4)
+    parts = DeviceStream(bytes(32), device=CPU, counter=2**32 - 2)
+    assert torch.equal(whole, torch.cat([parts.words(1), parts.words(3)], dim=1))
+    assert torch.equal(whole[:, 2], DeviceStream(bytes(32), device=CPU, counter=2**32).words(1)[:, 0])
+    assert len({tuple(block.tolist()) for block in whole.T}) == 4
+
+
+def test_a_devices_noise_has_the_stated_sigma_and_no_other() -> None:
+    stream = DeviceStream(bytes(range(1, 33)), device=CPU)
+    values = torch.cat([stream.gaussian(size, scale=3.0) for size in (1, 7, DRAWS)]).numpy()
+    assert values.dtype == np.float64
+    assert len(values) == DRAWS + 8
+    assert stats.kstest(values, stats.norm(0, 3.0).cdf).pvalue > LEVEL
+    for wrong in (2.0, 4.5):
+        assert stats.kstest(values, stats.norm(0, wrong).cdf).pvalue < LEVEL
+    assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 5 / np.sqrt(DRAWS)
+
+
+def test_an_accelerators_noise_is_made_there_with_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class There:
+        type = "there"
+
+    keys = []
+
+    class Recorded(DeviceStream):
+        def __init__(self, key: bytes, *, device: torch.device) -> None:
+            keys.append(key)
+            super().__init__(key, device=CPU)
+
+    monkeypatch.setattr("synthehr.randomness.DeviceStream", Recorded)
+    there, first, second = There(), SystemNoise(), SystemNoise()
+    drawn = [source.gaussian_on(there, 100, scale=1.0) for source in (first, first, second)]
+    assert len(keys) == 2
+    assert len(set(keys)) == 2
+    assert all(len(key) == 32 for key in keys)
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize("source", [SystemNoise(), CryptographicNoise(), InsecureNoise(7)], ids=lambda s: s.name)
+def test_the_processors_noise_is_that_of_the_source(source, monkeypatch: pytest.MonkeyPatch) -> None:
+    def even(size: int, scale: float) -> np.ndarray:
+        return np.full(size, scale)
+
+    monkeypatch.setattr(source, "gaussian", even)
+    assert source.gaussian_on(CPU, 3, scale=2.0).tolist() == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.gpu
+def test_an_accelerators_stream_is_that_of_the_processor() -> None:
+    streams = [DeviceStream(bytes(range(32)), device=torch.device(name)) for name in ("cpu", "cuda")]
+    assert torch.equal(streams[0].words(1000), streams[1].words(1000).cpu())
+    torch.testing.assert_close(streams[0].gaussian(1000, scale=2.0), streams[1].gaussian(1000, scale=2.0).cpu())

@@ -107,7 +107,8 @@ def plan_domain(
 
 def _levels(column: Any) -> int:
     if isinstance(column, CategoryColumn | BooleanColumn):
-        return 1
+        # Which values there are to name does not tell how much of the rest is other values, and how much missing.
+        return 2 if isinstance(column, CategoryColumn) and column.values is None and column.nullable else 1
     bounds = getattr(column, "bounds", None)
     if bounds is None:
         points = FINEST
@@ -184,23 +185,23 @@ class _Buyer:
         )
 
     def _selected(self, name: str, declared: CategoryColumn, plan: ColumnPlan) -> ColumnDomain:
-        (event,) = plan.cell_events
+        event, *again = plan.cell_events
         assert plan.selection_failure is not None, "planned for every column whose values are bought"
         found = self.rows.select_values(self.account, name, event=event, failure=plan.selection_failure)
         values = tuple(value for value in found if value != OTHER)
         cells = Values(values=values, other=True, nullable=declared.nullable)
         named = np.array([found[value] for value in values])
         rest = max(0.0, self.patients - float(named.sum()))
-        # What is left may be other values or missing: the marginals tell them apart, until then half each.
+        # What is left may be other values or missing: the second histogram tells them apart, until then half each.
         tails = 1 + int(declared.nullable)
         counts = np.concatenate([named, np.full(tails, rest / tails)])
         known = np.full(len(values), event.noise_multiplier**2)
-        return ColumnDomain(
-            name=name,
-            cells=cells,
-            counts=on_simplex(counts, total=self.patients),
-            variance=np.concatenate([known, np.full(tails, self.patients**2 / 4.0)]),
-        )
+        variance = np.concatenate([known, np.full(tails, self.patients**2 / 4.0)])
+        for second in again:
+            noisy, its = self.rows.histogram(self.account, name, cells, event=second), second.noise_multiplier**2
+            counts = (its * counts + variance * noisy) / (its + variance)
+            variance = its * variance / (its + variance)
+        return ColumnDomain(name=name, cells=cells, counts=on_simplex(counts, total=self.patients), variance=variance)
 
     def _intervals(self, name: str, declared: Any, plan: ColumnPlan) -> ColumnDomain:
         bounds = None
@@ -240,20 +241,17 @@ class _Buyer:
             lattices,
             events=plan.cell_events,
             nullable=declared.nullable,
-            masses=code.counts,
+            masses=None,
             bins=self.bins,
         )
-        masses = _masses(code, leaves, total=self.patients)
-        parts = tuple(
-            _group(
-                name,
-                lattice,
-                leaf.summing_to(mass),
-                bins=max(1, min(self.bins, int(mass / (4.0 * noise)))),
-            )
-            for lattice, leaf, mass in zip(lattices, leaves, masses, strict=True)
-        )
-        return _aligned(name, code.name, codes, parts)
+        # A code's rows count otherwise here than they do in the code's own histogram, which its cells are made to meet.
+        parts = []
+        for lattice, leaf, mass in zip(lattices, leaves, _masses(code, leaves, total=self.patients), strict=True):
+            here = max(leaf.total, noise)
+            bins = max(1, min(self.bins, int(here / (4.0 * noise))))
+            part = _group(name, lattice, leaf.summing_to(here), bins=bins)
+            parts.append(_times(part, float(mass) / here))
+        return _aligned(name, code.name, codes, tuple(parts))
 
     def _bounds_per_code(
         self,
@@ -298,6 +296,10 @@ def _range(noisy: FloatArray, *, least: float, whole: bool) -> tuple[float, floa
     return (math.floor(lower), math.ceil(upper)) if whole else (lower, upper)
 
 
+# A cell so many times as wide as where half of the patients are, of fewer than so many standard deviations of noise.
+_WIDE, _DOUBT = 50.0, 2.5
+
+
 @dataclass(slots=True)
 class _Leaves:
     """Cells of a numeric column while they are refined: lattice positions, counts, variances, missing.
@@ -315,19 +317,31 @@ class _Leaves:
     top_counts: FloatArray
     top_variance: FloatArray
 
+    @property
+    def total(self) -> float:
+        """About how many patients all cells hold, missing included; may be negative."""
+        return float(self.top_counts.sum()) + (self.missing or 0.0)
+
     def summing_to(self, total: float) -> _Leaves:
         """The nearest of these without negative counts that sum to ``total``, missing included.
 
         Cells of the first level come first, then the finer ones within each. All at once, the noise of empty cells
-        would be taken off the many fine ones that hold patients.
+        would be taken off the many fine ones that hold patients. What may be noise alone in cells that are wide beside
+        those that hold most patients is taken for noise: it would spread patients over values that nobody has.
         """
         tops = self.top_counts
         whole = on_simplex(tops if self.missing is None else np.append(tops, self.missing), total=total)
-        counts = self.counts.copy()
+        width = np.diff(self.starts)
+        held = np.cumsum(np.maximum(self.counts[np.argsort(width, kind="stable")], 0.0))
+        usual = np.sort(width)[np.searchsorted(held, held[-1] / 2.0)]
+        doubtful = (width > _WIDE * usual) & (self.counts < _DOUBT * np.sqrt(self.variance))
+        counts = np.zeros(len(self.counts))
         top = np.searchsorted(self.top_starts, self.starts[:-1], side="right") - 1
         for at in range(len(tops)):
             mine = top == at
-            counts[mine] = on_simplex(counts[mine], total=float(whole[at]))
+            sure = mine & ~doubtful
+            chosen = sure if sure.any() else mine
+            counts[chosen] = on_simplex(self.counts[chosen], total=float(whole[at]))
         return replace(self, counts=counts, missing=None if self.missing is None else float(whole[-1]))
 
 
@@ -337,7 +351,7 @@ def _refine(
     *,
     events: tuple[Gaussian, ...],
     nullable: bool,
-    masses: Sequence[float] | FloatArray,
+    masses: Sequence[float] | None,
     bins: int,
 ) -> list[_Leaves]:
     """Measure level by level, each time splitting the cells that hold enough patients to be worth it.
@@ -349,18 +363,18 @@ def _refine(
         lattices: the values of each part: one a code, or a single one.
         events: one a level.
         nullable: whether each part has a cell for missing values.
-        masses: about how many patients each part has. A cell is split into as many as the last level needs to tell
-            single values apart, but no more than would hold twice the noise if they shared the patients evenly.
+        masses: about how many patients each part has; where it is not known, the levels before tell. A cell is split
+            into as many as the last level needs to tell single values apart, but no more than would hold twice the
+            noise if they shared the patients evenly.
         bins: how many cells a part will be joined into at most, about.
     """
-    fanouts = [
-        max(2, min(math.ceil(lattice.points ** (1 / len(events))), int(mass / (2.0 * events[0].noise_multiplier))))
-        for lattice, mass in zip(lattices, masses, strict=True)
-    ]
     leaves: list[_Leaves | None] = [None] * len(lattices)
     for event in events:
         starts = []
-        for part, lattice, mass, fanout in zip(leaves, lattices, masses, fanouts, strict=True):
+        held = masses or [math.inf if part is None else part.total for part in leaves]
+        for part, lattice, mass in zip(leaves, lattices, held, strict=True):
+            enough = mass / (2.0 * events[0].noise_multiplier)
+            fanout = max(2, int(min(math.ceil(lattice.points ** (1 / len(events))), enough)))
             if part is None:
                 whole = np.array([0, lattice.points], dtype=np.int64)
                 starts.append(_split(whole, np.array([True]), fanout))
@@ -440,12 +454,27 @@ def _group(name: str, lattice: Lattice, leaves: _Leaves, *, bins: int) -> Column
     )
 
 
+# How much the parts of codes may differ, by how rows count: among those of one value column, and in the code's own.
+_OTHERWISE = 0.25
+
+
 def _masses(code: ColumnDomain, leaves: Sequence[_Leaves], *, total: float) -> FloatArray:
-    """The patients of each cell of a code: what was bought of the code, with what its intervals say, by precision."""
-    sums = np.array([float(part.top_counts.sum()) + (part.missing or 0.0) for part in leaves])
-    variance = np.array([float(part.top_variance.sum()) + part.missing_variance for part in leaves])
-    pull = code.variance / (code.variance + variance)
-    return on_simplex(code.counts + pull * (sums - code.counts), total=total)
+    """The patients of each cell of a code: what was bought of the code, and of what was not, what its intervals say."""
+    sums = np.array([max(leaf.total, 0.0) for leaf in leaves])
+    variance = np.array([float(leaf.top_variance.sum()) + leaf.missing_variance for leaf in leaves])
+    unit = total / max(float(sums.sum()), 1e-9)
+    pull = code.variance / (code.variance + unit**2 * (variance + (_OTHERWISE * sums) ** 2))
+    return on_simplex(code.counts + pull * (unit * sums - code.counts), total=total)
+
+
+def _times(part: ColumnDomain, factor: float) -> ColumnDomain:
+    """The same numeric column with another unit of counts."""
+    return replace(
+        part,
+        counts=part.counts * factor,
+        variance=part.variance * factor**2,
+        leaf_counts=None if part.leaf_counts is None else part.leaf_counts * factor,
+    )
 
 
 def intervals_of(parts: Sequence[ColumnDomain]) -> tuple[Intervals, ...]:

@@ -15,7 +15,7 @@ Everything here but :func:`unroll` depends on the schema alone, and is public.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -41,6 +41,7 @@ from synthehr.schema.model import (
 from synthehr.schema.rules import named_above
 
 __all__ = [
+    "AT",
     "ELAPSED",
     "ENDS",
     "GAP",
@@ -57,7 +58,7 @@ __all__ = [
     "unroll",
 ]
 
-GAP, OFFSET, ENDS = "[gap]", "[offset]", "[ends]"
+GAP, OFFSET, ENDS, AT = "[gap]", "[offset]", "[ends]", "[at]"
 INDEX, REMAINING, ELAPSED, LEFT = "[row]", "[rows left]", "[elapsed]", "[left]"
 Role: TypeAlias = Literal["last", "before", "seen", "index", "remaining", "elapsed", "left"]
 
@@ -119,8 +120,8 @@ class ConditionalTable:
         """Own columns in the order in which they are drawn: the code first, since history depends on it."""
         return tuple(sorted(self.own, key=lambda name: name != self.code))
 
-    def target(self, columns: Iterable[str]) -> str | None:
-        """The column of a set that is drawn last, given the others.
+    def target(self, columns: Iterable[str], *, drawn: Sequence[str] = ()) -> str | None:
+        """The column of a set that is drawn last, given the others; ``drawn`` is the order, if it is another than ours.
 
         None where they are not known by then, or tell nothing: whether a patient's rows come to their end with this one
         has to do with how many and how much time are left, and with what it is.
@@ -128,7 +129,7 @@ class ConditionalTable:
         chosen = set(columns)
         if ENDS in chosen and not chosen <= {ENDS, self.code, f"[last {self.code}]", f"[last {GAP}]", REMAINING, LEFT}:
             return None
-        target = next((name for name in reversed(self.drawn) if name in chosen), None)
+        target = next((name for name in reversed(drawn or self.drawn) if name in chosen), None)
         others = [self.history[name].role for name in chosen - {target} if name in self.history]
         if target is None or (target == self.code and "before" in others):
             return None
@@ -193,7 +194,7 @@ def _conditional(
     if parent is not None and order is not None:
         if bounds[name] > 1:
             if timed and not parent.depth:
-                own[ENDS] = BooleanColumn(kind="boolean")
+                own |= {ENDS: BooleanColumn(kind="boolean"), AT: order}
             own[GAP] = _difference(order, signed=False)
         if parent.depth:
             above = schema.tables[parent.name]
@@ -486,6 +487,7 @@ def _add_times(part: _Sorted, made: ConditionalTable, reference: np.ndarray | No
             last = np.repeat(time[after - 1], after - starts)
             part.columns[LEFT] = _series(np.where(new_patient, np.nan, last - before))
             part.columns[ENDS] = pl.Series(time == last, dtype=pl.Boolean).cast(pl.String)
+            part.columns[AT] = _series(time)
     for column, difference in made.times.items():
         part.columns[difference] = _series(part.columns[column].fill_null(np.nan).to_numpy() - time)
 

@@ -31,6 +31,9 @@ __all__ = ["Drawing", "Group", "Method"]
 Method: TypeAlias = Literal["plain", "direct", "rejection", "direct, then rejection"]
 _ROWS = 32768
 _PARTS_AT_MOST = 2**17
+# Where there are many patients, several are of one part, so that the refiner need not run for each: of so many parts
+# at least, and so many patients of one at most.
+_PARTS_ENOUGH, _EACH_AT_MOST = 2**16, 64
 _RAREST = 1e-6
 _HOPE = 16 * _ROWS
 _PATIENCE = 200
@@ -225,6 +228,7 @@ class Drawing:
         else:
             self._prepare_groups(balance)
         self._tallies: list[_Tally] = []
+        self._each = min(max(1, rows // _PARTS_ENOUGH), _EACH_AT_MOST) if self._sampler.refined else 1
 
     @property
     def method(self) -> Method:
@@ -373,7 +377,8 @@ class Drawing:
 
     def _plain(self, rows: int, draws: np.random.Generator) -> _Batch:
         """Rows as the generator makes them, those left that meet conditions and rules."""
-        return self._judged(self._decoder.rows(self._sampler.plain(rows, draws), draws), _Tally())
+        codes = self._sampler.plain(rows, draws, each=self._each)
+        return self._judged(self._decoder.rows(codes, draws), _Tally(most=self._each))
 
     def _held(self, conditional: Conditional, pilot: Pilot, parts: int, draws: np.random.Generator) -> _Batch:
         """Rows of the region, those left that meet conditions and rules, in random order."""

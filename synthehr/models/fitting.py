@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -133,10 +134,12 @@ class _TableFit:
         expected: Callable[[], Sequence[FloatArray]],
         *,
         groups: Sequence[IntArray] | None = None,
+        lengths: Callable[[], FloatArray] | None = None,
     ) -> list[Joint]:
         """Weigh the candidates against what is expected of them, and buy those that are worth it.
 
-        Where none is, the event buys the histograms of single own columns once more.
+        Where none is, the event buys the histograms of single own columns once more. In a child table each patient's
+        part of a histogram is scaled to length 1; the histogram is handed out as summing to the patients with rows.
         """
         stage = self._prefix + name
         if stage in self._kept.state:
@@ -144,20 +147,27 @@ class _TableFit:
         else:
             guesses = expected()
             self._tools.begin(stage)
-            shares = self._weigh(codes, plan, guesses, groups=groups)
+            spread = lengths() if lengths is not None else None
+            shares = self._weigh(codes, plan, guesses, groups=groups, spread=spread)
             bought = {columns: share for columns, share in zip(plan.candidates, shares, strict=True) if share}
+            together = bool(bought)
             if not bought:
                 groups, own = None, len(self._made.own)
                 bought = {(at,): 1.0 / own for at in range(own)}
             counts = codes.marginals(
-                self._tools.account, list(bought), shares=list(bought.values()), event=plan.buying, groups=groups
+                self._tools.account,
+                list(bought),
+                shares=list(bought.values()),
+                event=plan.buying,
+                groups=groups,
+                scaled=together and self._made.depth > 0,
             )
             self._kept.put(
                 tensors={f"{stage}.{at}": torch.from_numpy(found) for at, found in enumerate(counts)},
                 **{stage: [[list(columns), share] for columns, share in bought.items()]},
             )
         self._tools.tell(stage, 1, 1)
-        return [
+        joints = [
             Joint(
                 columns=tuple(columns),
                 counts=self._kept.tensors[f"{stage}.{at}"].numpy(),
@@ -165,6 +175,12 @@ class _TableFit:
             )
             for at, (columns, share) in enumerate(self._kept.state[stage])
         ]
+        return [self._summing(joint) if self._made.depth and len(joint.columns) > 1 else joint for joint in joints]
+
+    def _summing(self, joint: Joint) -> Joint:
+        """A histogram in which patients with rows count as often as they may, as one in which they count once."""
+        unit = self._patients / max(float(joint.counts.sum()), self._patients)
+        return replace(joint, counts=joint.counts * unit, variance=joint.variance * unit**2)
 
     def _weigh(
         self,
@@ -173,15 +189,20 @@ class _TableFit:
         expected: Sequence[FloatArray],
         *,
         groups: Sequence[IntArray] | None,
+        spread: FloatArray | None,
     ) -> list[float]:
         if plan.weighing is None:
             return [1.0 / len(plan.candidates)] * len(plan.candidates)
         choice, matter = self._settings.choice, focused(self._made)
         distance = codes.misfits(self._tools.account, plan.candidates, expected, event=plan.weighing, groups=groups)
         focus = {at for at, name in enumerate(self._made.names) if name in matter}
+        # Of hundreds of sets that are as expected, the noise of some is need enough: that of child tables, all of whose
+        # columns know the row before, must be more than their own noise would make it.
+        noise = plan.weighing.noise_multiplier * math.sqrt(len(expected))
+        doubt = self._settings.rows.doubt * noise if self._made.depth else 0.0
         shares = share_out(
-            distance - np.array([chance_distance(guess) for guess in expected]),
-            np.array([float(guess.size) for guess in expected]),
+            distance - np.array([chance_distance(guess) for guess in expected]) - doubt,
+            np.array([float(guess.size) for guess in expected]) / (1.0 if spread is None else spread),
             event=plan.buying,
             price=choice.price,
             most=len(plan.candidates) if groups is None else choice.triples_bought,
@@ -382,10 +403,6 @@ class RowsFit(_TableFit):
     ) -> tuple[list[ColumnDomain], tuple[Conditional, ...]]:
         plan, own = self._plan, len(self._made.own)
         expectation = Expectation(self._made, columns, patients=self._patients)
-        pairs = self._buy(
-            "pairs", codes, plan.pairs, lambda: [expectation.pair(pair) for pair in plan.pairs.candidates]
-        )
-        columns = sharpen(columns, pairs, patients=self._patients)
         search = Search(
             self._made,
             columns[:own],
@@ -397,17 +414,31 @@ class RowsFit(_TableFit):
             seed=self._tools.seed,
             tell=lambda step, total: self._tools.tell(f"{self._prefix}rows", step, total),
         )
+        pairs = self._buy(
+            "pairs",
+            codes,
+            plan.pairs,
+            lambda: [expectation.pair(pair) for pair in plan.pairs.candidates],
+            lengths=lambda: search.lengths(plan.pairs.candidates),
+        )
         search.add(pairs)
         search.run()
         if plan.triples is not None:
             groups = [_groups(column, most=self._settings.choice.groups) for column in columns]
             sets = plan.triples.candidates
-            triples = self._buy("triples", codes, plan.triples, lambda: search.expected(sets, groups), groups=groups)
+            triples = self._buy(
+                "triples",
+                codes,
+                plan.triples,
+                lambda: search.expected(sets, groups),
+                groups=groups,
+                lengths=lambda: search.lengths(sets, groups),
+            )
             chosen = [joint for joint in triples if len(joint.columns) == 3]
             if chosen:
                 search.add(chosen, groups=groups)
                 search.run()
-        return columns[:own], search.conditionals
+        return list(columns[:own]), search.conditionals
 
 
 def _groups(column: ColumnDomain, *, most: int) -> IntArray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -19,9 +20,12 @@ from torch import Tensor
 
 from synthehr.randomness import FloatArray, IntArray
 
-__all__ = ["Conditional", "Measured", "Rows", "Term", "fit_conditional"]
+__all__ = ["Conditional", "Counted", "Measured", "Rows", "Term", "fit_conditional"]
 
 Floats = NDArray[np.float32]
+# As good as minus infinity, of which differences can be taken.
+_CLOSED = -1e9
+Counted: TypeAlias = Literal["rows", "length", "code"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +111,9 @@ class Measured:
         noise: standard deviation of each share.
         groups: as :attr:`Term.groups`.
         of_candidate: whether the other column tells if the column's own cell was there before.
+        counted: how the rows of one patient count in it, see :class:`~synthehr.privacy.rows.PrivateRows`: ``rows``,
+            each 1 / their number; ``length``, as often as brings the patient's part to length 1; ``code``, by those of
+            the same code.
     """
 
     given: tuple[str, ...]
@@ -114,6 +121,7 @@ class Measured:
     noise: float
     groups: tuple[IntArray, ...] = ()
     of_candidate: bool = False
+    counted: Counted = "rows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +144,7 @@ def fit_conditional(
     measured: Sequence[Measured],
     rows: Rows,
     *,
-    allowed: np.ndarray,
+    open_to: FloatArray,
     ridge: float,
     held: float = 0.0,
     steps: int,
@@ -151,14 +159,15 @@ def fit_conditional(
         before: the model so far, with a term for each measured histogram, in order.
         measured: histograms with the column.
         rows: made up by the model so far.
-        allowed: which cells the column may have in each row, shape ``(rows, size)``, or in all, ``(1, size)``.
+        open_to: what is added to the scores, shape ``(rows, size)``, or ``(1, size)`` for all rows: minus infinity for
+            cells that the column may not have.
         ridge: how much weights are held back, for each unit of a histogram's noise.
         held: how much they are at least.
         steps: of L-BFGS, at most.
     """
-    somewhere: np.ndarray = np.any(allowed, axis=0)
+    somewhere: np.ndarray = np.any(np.isfinite(open_to), axis=0)
     parts = [_Part.of(one, term, rows, somewhere) for one, term in zip(measured, _terms(before, measured), strict=True)]
-    problem = _Problem(parts, rows.weight, np.where(allowed, 0.0, -1e9), ridge=ridge, held=held)
+    problem = _Problem(parts, rows.weight, np.maximum(open_to, _CLOSED), ridge=ridge, held=held)
     flat = torch.from_numpy(problem.start)
     solver = torch.optim.LBFGS([flat], max_iter=steps, history_size=10, line_search_fn="strong_wolfe")
 

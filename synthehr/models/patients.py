@@ -14,7 +14,8 @@ from synthehr.encoding.lattice import from_number
 from synthehr.encoding.unroll import ConditionalTable
 from synthehr.models.columns import Learned
 from synthehr.models.drawing import Drawing
-from synthehr.models.rollout import Rolled, Roller, first_and_last, rolled_patients, row_places
+from synthehr.models.rollout import Rolled, Roller, rolled_patients, row_places
+from synthehr.models.timeline import first_and_last
 from synthehr.randomness import seeded
 from synthehr.schema.model import IdColumn, Schema, dtype_of
 from synthehr.schema.rules import Above, Rule

@@ -73,6 +73,7 @@ class RowsSettings:
             from when on no less.
         focus: weight of sets that hold an outcome of an ancestor, where others have 1: of few patients with an outcome
             each row's histogram is a small part.
+        doubt: standard deviations of the noise on a set's distance that are taken off it before it is bought.
     """
 
     patients: int = 6000
@@ -85,6 +86,7 @@ class RowsSettings:
     decay: float = 0.6
     held_at_last: float = 0.0004
     focus: float = 8.0
+    doubt: float = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

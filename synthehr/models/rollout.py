@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from synthehr.encoding.codec import Decoder
-from synthehr.encoding.lattice import as_number, from_number, lattice_of, span_of
-from synthehr.encoding.unroll import ENDS, GAP, OFFSET, ConditionalTable, changes
+from synthehr.encoding.lattice import as_number, from_number, span_of
+from synthehr.encoding.unroll import AT, ENDS, GAP, OFFSET, ConditionalTable, changes
 from synthehr.models.columns import Learned
+from synthehr.models.timeline import Open, Timeline, floats, known_beforehand, open_cells
 from synthehr.privacy.history import cell_of_none
-from synthehr.privacy.partition import Cells, Intervals, cells_of
+from synthehr.privacy.partition import cells_of
 from synthehr.randomness import FloatArray, IntArray
 from synthehr.schema.model import Table
 from synthehr.schema.rules import Above, Rule
 
-__all__ = ["Rolled", "Roller", "first_and_last", "open_ends", "open_gaps", "rolled_patients", "row_places"]
+__all__ = ["Rolled", "Roller", "rolled_patients", "row_places"]
 
 _TRIES = 100
 Floats = NDArray[np.float32]
@@ -39,6 +39,7 @@ class Rolled:
         table: its name.
         above: the rows of the parent's table; None for the patients' own.
         left_out: rows that no draw made lawful.
+        open: what was open to each row before it was drawn, where history was asked for and rows have times.
     """
 
     frame: pl.DataFrame
@@ -49,6 +50,7 @@ class Rolled:
     table: str
     above: Rolled | None = None
     left_out: int = 0
+    open: Open | None = None
 
     def ancestors(self, rows: IntArray) -> Above:
         """What these rows and their ancestors hold, for rows of a table that hang from them."""
@@ -93,78 +95,19 @@ def rolled_patients(frame: pl.DataFrame, learned: Learned) -> Rolled:
     )
 
 
-def first_and_last(
-    patients: pl.DataFrame, child: str, *, limit: str | None, order: Any
-) -> tuple[FloatArray, FloatArray]:
-    """The times of each patient's first and last row in a table, as the patient's own row tells them.
-
-    Args:
-        patients: own columns of the patients' conditional table.
-        child: the table.
-        limit: see :class:`~synthehr.encoding.unroll.ConditionalTable`.
-        order: the declared column that orders the table.
-
-    Returns:
-        On the column's scale, NaN where there is none, both of shape ``(patients,)``.
-    """
-    several = _floats(patients[f"[rows of {child}]"]) > 1.0
-    told = f"[span of {child}]"
-    span = np.where(several, np.nan_to_num(_floats(patients[told])), 0.0) if told in patients.columns else 0.0 * several
-    low, high = span_of(order)
-    if limit is None:
-        first = _floats(as_number(patients[f"[first of {child}]"]))
-        return np.clip(first, low, high), np.clip(first + span, low, high)
-    last = np.clip(_floats(as_number(patients[limit])) - _floats(patients[f"[after {child}]"]), low, high)
-    return np.clip(last - span, low, high), last
-
-
-def open_ends(*, begins: np.ndarray, final: np.ndarray, left: FloatArray, whole: FloatArray) -> np.ndarray:
-    """Whether each row may, and may not, be at the time of its patient's last row. Shape: ``(rows, 2)``, no first.
-
-    Args:
-        begins: whether it is the patient's first, shape ``(rows,)`` as all of these.
-        final: whether it is the patient's last.
-        left: from the row before to the patient's last, NaN where there is none.
-        whole: from the patient's first row to the last.
-    """
-    must = np.where(begins, whole <= 0.0, final | (left <= 0.0))
-    return np.stack([~must, must | ~begins], axis=1)
-
-
-def open_gaps(cells: Cells, left: FloatArray, *, ends: np.ndarray) -> np.ndarray:
-    """Which cells the time from the row before may have. Shape: ``(rows, cells)``.
-
-    Args:
-        cells: of the gap, that for nothing last.
-        left: from the row before to the patient's last, NaN where there is none; shape ``(rows,)``.
-        ends: whether each row is at the time of its patient's last, shape ``(rows,)``.
-    """
-    assert isinstance(cells, Intervals), "gaps are numbers"
-    known = np.nan_to_num(left, nan=np.inf)
-    allowed = np.ones((len(left), cells.size), dtype=bool)
-    allowed[:, 1 : cells.size - 1] = cells.edges[None, 1:-1] < known[:, None]
-    last = ends & ~np.isnan(left)
-    allowed[last, : cells.size - 1] = np.eye(cells.size - 1, dtype=bool)[cells.codes(pl.Series(left[last]))]
-    return allowed
-
-
 @dataclass(slots=True, kw_only=True)
 class _Past:
     """What is known of each patient so far.
 
     Attributes:
         last: cells of the row before, shape ``(patients, own columns)``.
-        time, first: of the row before and the first row, shape ``(patients,)``; NaN before there is one.
-        begin, end: of the first row and the last as they are known beforehand, shape ``(patients,)``; else NaN.
+        times: what is known of the times of rows; None in tables without order.
         before: for columns that depend on the code their cell in the last row of each code, ``(patients, codes)``.
         seen: whether there was a row of each code, ``(patients, codes)``.
     """
 
     last: IntArray
-    time: FloatArray
-    first: FloatArray
-    begin: FloatArray
-    end: FloatArray
+    times: Timeline | None
     before: dict[str, IntArray]
     seen: np.ndarray
 
@@ -178,8 +121,9 @@ class _Step:
         parents: the parent's row.
         index: number of the row among its parent's, from 1.
         remaining: how many of these are left, with this one.
-        first, final: whether it is the patient's first, the patient's last.
+        first: whether it is the patient's first.
         known: cells of the columns that are known before it is drawn, by name.
+        open: which times are open to it, where these are known beforehand.
     """
 
     of_patient: IntArray
@@ -187,8 +131,8 @@ class _Step:
     index: IntArray
     remaining: IntArray
     first: np.ndarray
-    final: np.ndarray
     known: Mapping[str, IntArray]
+    open: Open | None = None
 
     def of(self, rows: np.ndarray) -> _Step:
         return _Step(
@@ -197,8 +141,8 @@ class _Step:
             index=self.index[rows],
             remaining=self.remaining[rows],
             first=self.first[rows],
-            final=self.final[rows],
             known={name: cells[rows] for name, cells in self.known.items()},
+            open=None if self.open is None else self.open.of(rows),
         )
 
 
@@ -218,6 +162,8 @@ class Roller:
         self._conditionals = learned.conditionals
         self._place = {name: at for at, name in enumerate(self.made.own)}
         self._order = table.kept[table.order_by] if table.order_by is not None else None
+        lattices = [column.lattice for column in learned.domain if column.name == AT]
+        self._step = lattices[0].step if lattices and lattices[0] is not None else 1.0
 
     def roll(self, above: Rolled, draws: np.random.Generator, *, patients: int, history: bool = False) -> Rolled:
         """The rows of these patients, as many as their parents' rows say.
@@ -230,36 +176,50 @@ class Roller:
         """
         of_patient, parents, number, step = row_places(above, self.made)
         past = self._nothing_yet(patients, above)
-        final = np.append(step[1:] == 0, True)[: len(step)]
         remaining = np.bincount(parents)[parents] - number + 1
         found: list[_Drawn] = []
+        opened: list[Open] = []
         for rows in _by_step(step):
+            first = step[rows] == 0
+            timed = past.times if ENDS in self.made.own else None
             now = _Step(
                 of_patient=of_patient[rows],
                 parents=parents[rows],
                 index=number[rows],
                 remaining=remaining[rows],
-                first=step[rows] == 0,
-                final=final[rows],
+                first=first,
+                open=None if timed is None else timed.open_to(of_patient[rows], first=first, remaining=remaining[rows]),
                 known=self._known(above, of_patient[rows], parents[rows], (number[rows], remaining[rows]), past),
             )
             drawn = self._lawful(now, past, above, draws)
             self._remember(past, now, drawn)
             found.append(drawn.moved(rows))
-        return self._whole(found, of_patient, parents, above, history=history)
+            if history and now.open is not None:
+                opened.append(now.open.of(drawn.places))
+        rolled = self._whole(found, of_patient, parents, above, history=history)
+        if not opened:
+            return rolled
+        order = np.argsort(np.concatenate([drawn.places for drawn in found]), kind="stable")
+        return replace(rolled, open=Open.joined(opened).of(order))
 
     def _nothing_yet(self, patients: int, above: Rolled) -> _Past:
         none = [self._none(name) for name in self.made.own]
         code = self._cells[self.made.code].size if self.made.code is not None else 0
-        begin, end = np.full((2, patients), np.nan)
-        if self._order is not None and not self.made.depth > 1:
-            begin, end = first_and_last(above.frame, self.made.name, limit=self.made.limit, order=self._order)
+        times = None if self._order is None else Timeline.unknown(patients)
+        if self._order is not None and self.made.depth == 1:
+            parent = {column: self._cells[name] for name, column in self.made.context.items()}
+            times = known_beforehand(
+                above.frame,
+                above.codes,
+                parent,
+                self.made.name,
+                limit=self.made.limit,
+                order=self._order,
+                step=self._step,
+            )
         return _Past(
             last=np.tile(np.array(none, dtype=np.int64), (patients, 1)),
-            time=np.full(patients, np.nan),
-            first=np.full(patients, np.nan),
-            begin=begin,
-            end=end,
+            times=times,
             before={
                 name: np.full((patients, code), cell_of_none(self._cells[name]), dtype=np.int64)
                 for name, past in self.made.history.items()
@@ -283,10 +243,12 @@ class Roller:
             elif history.role in {"index", "remaining"}:
                 counted = number[history.role == "remaining"]
                 known[name] = cells_of(pl.DataFrame({"at": counted}), "at", self._cells[name])
-            elif history.role == "elapsed":
-                known[name] = self._cells_of(name, past.time[of_patient] - past.first[of_patient])
-            elif history.role == "left":
-                known[name] = self._cells_of(name, past.end[of_patient] - past.time[of_patient])
+            elif history.role in {"elapsed", "left"}:
+                assert past.times is not None, "only rows with times have these"
+                time = past.times.time[of_patient]
+                elapsed = history.role == "elapsed"
+                between = time - past.times.start[of_patient] if elapsed else past.times.end[of_patient] - time
+                known[name] = self._cells_of(name, between)
         return known
 
     def _cells_of(self, name: str, values: FloatArray) -> IntArray:
@@ -314,12 +276,14 @@ class Roller:
             name = conditional.target
             seen = past.seen[now.of_patient] if name == self.made.code else None
             scores = conditional.scores(codes, len(places), seen=seen)
-            self._allow(name, scores, now, past, codes)
+            self._allow(name, scores, now)
+            if now.open is not None and name in {ENDS, GAP, AT}:
+                scores += open_cells(name, self._cells, now.open, codes)
             codes[name] = _drawn(scores, draws)
             if name == self.made.code:
                 codes.update(self._of_code(codes[name], now.of_patient, past))
         frame = self._decoder.rows([codes[name] for name in self.made.own], draws)
-        time = self._time(frame, now, past, above, codes)
+        time = self._time(frame, now, past, above, codes, draws=draws)
         return _Drawn(places=places, codes=codes, time=time, frame=self._with_times(frame, time))
 
     def _of_code(self, code: IntArray, of_patient: IntArray, past: _Past) -> Iterator[tuple[str, IntArray]]:
@@ -330,46 +294,43 @@ class Roller:
             elif history.role == "seen":
                 yield name, past.seen[of_patient, code].astype(np.int64)
 
-    def _allow(self, name: str, scores: Floats, now: _Step, past: _Past, codes: Mapping[str, IntArray]) -> None:
-        """A gap is missing where a row is the first of its parent, and nowhere else but where times may be.
-
-        Where it is known when a patient's last row is, no row lies after that.
-        """
-        if name not in {ENDS, GAP, OFFSET}:
-            return
-        of_patient = now.of_patient
-        left = past.end[of_patient] - past.time[of_patient]
-        if name == ENDS:
-            whole = past.end[of_patient] - past.begin[of_patient]
-            scores[~open_ends(begins=now.first, final=now.final, left=left, whole=whole)] = -np.inf
+    def _allow(self, name: str, scores: Floats, now: _Step) -> None:
+        """A gap is missing where a row is the first of its parent, and nowhere else but where times may be."""
+        if name not in {GAP, OFFSET}:
             return
         begins = now.index == 1
         missing, none = begins if name == GAP else ~begins, scores.shape[1] - 1
         scores[missing, :none] = -np.inf
         if not getattr(self._order, "nullable", False):
             scores[~missing, none] = -np.inf
-        if name == GAP and ENDS in codes:
-            scores[~open_gaps(self._cells[GAP], left, ends=codes[ENDS] == 1)] = -np.inf
 
     def _time(
-        self, frame: pl.DataFrame, now: _Step, past: _Past, above: Rolled, codes: Mapping[str, IntArray]
+        self,
+        frame: pl.DataFrame,
+        now: _Step,
+        past: _Past,
+        above: Rolled,
+        codes: Mapping[str, IntArray],
+        *,
+        draws: np.random.Generator,
     ) -> FloatArray | None:
         """The time of each row, within the order column's bounds."""
-        if self._order is None:
+        if self._order is None or past.times is None:
             return None
-        begins = now.index == 1
-        time = past.time[now.of_patient]
-        if GAP in self.made.own:
-            time = time + _floats(frame[GAP])
-            if ENDS in codes:
-                end, before = past.end[now.of_patient], past.time[now.of_patient]
-                inside = np.maximum(before, np.minimum(time, end - lattice_of(self._order).step))
-                time = np.where(codes[ENDS] == 1, end, inside)
+        begins, before = now.index == 1, past.times.time[now.of_patient]
+        time, gap = before, floats(frame[GAP]) if GAP in self.made.own else None
+        if now.open is not None and gap is not None:
+            at = floats(as_number(frame[AT]))
+            cells, places = (self._cells[AT], self._cells[GAP]), (codes[AT], codes[GAP])
+            window = now.open.window(codes[ENDS] == 1)
+            time = now.open.drawn(window, cells, places, (at, gap), draws)
+        elif gap is not None:
+            time = time + gap
         if OFFSET in self.made.own:
             origin = above.time[now.parents] if self.made.follows_parent and above.time is not None else 0.0
-            time = np.where(begins, origin + _floats(frame[OFFSET]), time)
-        else:
-            time = np.where(begins, past.begin[now.of_patient], time)
+            time = np.where(begins, origin + floats(frame[OFFSET]), time)
+        elif now.open is None:
+            time = np.where(begins, past.times.begin[now.of_patient], time)
         low, high = span_of(self._order)
         return np.asarray(np.clip(time, low, high), dtype=np.float64)
 
@@ -382,17 +343,16 @@ class Roller:
         for name, difference in self.made.times.items():
             declared = self._table.kept[name]
             low, high = span_of(declared)
-            value = np.clip(time + _floats(frame[difference]), low, high)
+            value = np.clip(time + floats(frame[difference]), low, high)
             columns.append(from_number(value, declared).alias(name))
         return frame.hstack(columns)
 
     def _remember(self, past: _Past, now: _Step, drawn: _Drawn) -> None:
         of_patient = now.of_patient[drawn.places]
         past.last[of_patient] = np.stack([drawn.codes[name] for name in self.made.own], axis=1)
-        if drawn.time is not None:
-            first = now.first[drawn.places]
-            past.time[of_patient] = drawn.time
-            past.first[of_patient[first]] = drawn.time[first]
+        if drawn.time is not None and past.times is not None:
+            ends = drawn.codes[ENDS] == 1 if ENDS in drawn.codes else np.zeros(len(drawn.time), dtype=bool)
+            past.times.remember(of_patient, drawn.time, first=now.first[drawn.places], ends=ends)
         if self.made.code is not None:
             code = drawn.codes[self.made.code]
             past.seen[of_patient, code] = True
@@ -466,10 +426,6 @@ def _by_step(step: IntArray) -> Iterator[IntArray]:
     """The rows of each step, first to last."""
     order = np.argsort(step, kind="stable")
     yield from np.split(order, np.cumsum(np.bincount(step))[:-1]) if len(step) else ()
-
-
-def _floats(column: pl.Series) -> FloatArray:
-    return column.cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
 def _drawn(scores: Floats, draws: np.random.Generator) -> IntArray:

@@ -7,7 +7,7 @@ outright.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -179,30 +179,62 @@ class Sampler:
             codes.append(drawn)
         return codes
 
-    def plain(self, count: int, draws: np.random.Generator) -> list[IntArray]:
-        """Rows as the generator makes them: the cells of each column, each of shape ``(count,)``."""
-        if not self.refined:
-            return self._looked_up(stratified(np.ones(self.components), count, draws), draws)
-        batches = []
-        for _ in range(-(-count // BATCH)):
-            components = stratified(np.ones(self.components), BATCH, draws)
-            batches.append(self.rows(self.parts(components, draws)[0], draws))
-        return [np.concatenate([batch[at] for batch in batches])[:count] for at in range(len(self.sizes))]
+    def plain(self, count: int, draws: np.random.Generator, *, each: int = 1) -> list[IntArray]:
+        """Rows as the generator makes them, in random order: the cells of each column, each of shape ``(count,)``.
 
-    def _looked_up(self, components: IntArray, draws: np.random.Generator) -> list[IntArray]:
-        """A row of each component, where nothing refines it: one look-up a cell."""
+        Args:
+            count: how many.
+            draws: for parts and rows.
+            each: rows that a part makes where there is a refiner, which runs once a part. Without one, each component
+                makes as many as it takes.
+        """
+        made: list[list[IntArray]] = []
+        if self.refined:
+            left = -(-count // each)
+            for size in [BATCH] * (left // BATCH) + [left % BATCH] * (left % BATCH > 0):
+                components = stratified(np.ones(self.components), size, draws)
+                made.append(self._evenly(self.parts(components, draws)[0], each, draws))
+        else:
+            whole, rest = divmod(count, self.components)
+            if whole:
+                made.append(self._evenly(Parts(np.arange(self.components)), whole, draws))
+            if rest:
+                made.append(self.rows(Parts(draws.permutation(self.components)[:rest]), draws))
+        order = draws.permutation(sum(len(batch[0]) for batch in made))[:count]
+        return [np.concatenate([batch[at] for batch in made])[order] for at in range(len(self.sizes))]
+
+    def _evenly(self, parts: Parts, each: int, draws: np.random.Generator) -> list[IntArray]:
+        """Rows of the parts, ``each`` of every one: the cells of each column, part after part.
+
+        Of a part's rows each cell has as many as it should, to within one (systematic sampling, Madow 1949), in an
+        order of its own in each column: every row has the part's distribution, and a cohort less noise.
+        """
         codes = []
-        for size, (chance, other) in zip(self.sizes, self._aliases, strict=True):
-            point = draws.random(len(components)) * size
-            place = point.astype(np.int64)
-            point -= place
-            at = components * size + place
-            codes.append(np.where(point < chance[at], place, other[at]))
+        for at, upto in enumerate(self._upto(parts)):
+            ends = (upto * each + draws.random((len(parts), 1))).astype(np.int64)
+            ends[:, -1] = each
+            often = np.diff(np.minimum(ends, each, out=ends), axis=1, prepend=0)
+            cells = np.tile(np.arange(upto.shape[1]), len(parts))
+            drawn = np.repeat(cells, often.ravel()).reshape(len(parts), each)
+            draws.permuted(drawn, axis=1, out=drawn)
+            if parts.columns is not None and parts.cells is not None:
+                own = parts.columns == at
+                drawn[own] = parts.cells[own, None]
+            codes.append(drawn.ravel())
         return codes
 
+    def _upto(self, parts: Parts) -> Iterator[FloatArray]:
+        """For each column the summed probabilities of its cells, shape ``(parts, cells)``."""
+        if not self.refined:
+            for upto in self._upto_of_components:
+                yield upto[parts.components]
+            return
+        for mass in self._masses(parts, 0, len(self.sizes)):
+            yield _summed(mass.T)
+
     @cached_property
-    def _aliases(self) -> list[tuple[FloatArray, IntArray]]:
-        return [_alias(part) for part in np.split(self._shares, self._begins[1:-1], axis=1)]
+    def _upto_of_components(self) -> list[FloatArray]:
+        return [_summed(shares) for shares in np.split(self._shares, self._begins[1:-1], axis=1)]
 
 
 def sample_codes(generator: Generator, *, rows: int, draws: np.random.Generator) -> IntArray:
@@ -218,6 +250,13 @@ def stratified(shares: FloatArray, rows: int, draws: np.random.Generator) -> Int
     return np.asarray(draws.permutation(places), dtype=np.int64)
 
 
+def _summed(shares: Floats) -> FloatArray:
+    """Shares of places summed up to each, the last 1. Shape: ``(rows, places)``."""
+    upto = np.cumsum(shares, axis=1, dtype=np.float64)
+    upto /= upto[:, -1:]
+    return upto
+
+
 def _drawn(mass: Floats, draws: np.random.Generator) -> IntArray:
     """A place for each column of ``mass``, by inverse transform. Shape ``(places, rows)`` in, ``(rows,)`` out.
 
@@ -230,24 +269,3 @@ def _drawn(mass: Floats, draws: np.random.Generator) -> IntArray:
     narrow = np.uint8 if len(mass) < 256 else np.int32
     places: IntArray = (mass <= point).sum(axis=0, dtype=narrow).astype(np.int64)
     return places
-
-
-def _alias(shares: Floats) -> tuple[FloatArray, IntArray]:
-    """Walker's alias tables of many distributions: keep place i with chance ``[i]``, else take the other one.
-
-    Each round gives the smallest share left what it lacks of an even one, out of the largest (Robin Hood).
-    Shape: ``shares (distributions, places)``; both tables flat, a distribution after the other.
-    """
-    left = shares.astype(np.float64)
-    left *= left.shape[1] / left.sum(axis=1, keepdims=True)
-    rows = np.arange(len(left))
-    chance, other = np.ones_like(left), np.tile(np.arange(left.shape[1]), (len(left), 1))
-    richest = left.copy()
-    for _ in range(left.shape[1] - 1):
-        poor, rich = left.argmin(axis=1), richest.argmax(axis=1)
-        chance[rows, poor] = left[rows, poor]
-        other[rows, poor] = rich
-        rest = richest[rows, rich] - (1.0 - left[rows, poor])
-        left[rows, rich] = richest[rows, rich] = rest
-        left[rows, poor], richest[rows, poor] = np.inf, -np.inf
-    return np.minimum(chance, 1.0).ravel(), other.ravel()

@@ -9,11 +9,13 @@ import numpy as np
 import polars as pl
 
 from synthehr.encoding.domain import ColumnDomain, Joint
-from synthehr.encoding.unroll import ENDS, GAP, OFFSET, ConditionalTable, changes
+from synthehr.encoding.unroll import AT, ENDS, GAP, OFFSET, ConditionalTable
 from synthehr.models.columns import Learned, counts_by_code
+from synthehr.models.counting import as_rows_count, counted_rows, row_weights
 from synthehr.models.loglinear import Conditional, Measured, Rows, Term, fit_conditional
 from synthehr.models.planning import RowsSettings
-from synthehr.models.rollout import Rolled, Roller, open_ends, open_gaps
+from synthehr.models.rollout import Rolled, Roller
+from synthehr.models.timeline import open_cells, order_of_times
 from synthehr.privacy.history import cell_of_none
 from synthehr.privacy.partition import Cells, PerCode
 from synthehr.randomness import FloatArray, IntArray, seeded
@@ -25,6 +27,9 @@ __all__ = ["Search"]
 # and surely, both by so many standard deviations, are no more than this part of its rows.
 _RARELY, _SURE = 0.25, 2.0
 _NEVER = -1e4
+# A patient's rows come to their end before the last one, at first: else most rows are at one time, and the first fits
+# are of rows like no others.
+_SELDOM = 0.02
 
 
 class Search:
@@ -59,8 +64,9 @@ class Search:
         self._above, self._settings, self._patients, self._seed, self._tell = above, settings, patients, seed, tell
         self._nullable = table.order_by is not None and getattr(table.kept[table.order_by], "nullable", False)
         self._round = 0
-        self._measured: dict[str, list[Measured]] = {name: [] for name in made.drawn}
-        self._models = {name: Conditional(target=name, size=cells[name].size, terms=()) for name in made.drawn}
+        self._drawn = order_of_times(made.drawn, domain)
+        self._measured: dict[str, list[Measured]] = {name: [] for name in self._drawn}
+        self._models = {name: Conditional(target=name, size=cells[name].size, terms=()) for name in self._drawn}
         self._once = np.zeros(cells[made.code].size if made.code is not None else 0, dtype=bool)
         for column in self._domain:
             noise = float(np.sqrt(column.variance.mean())) / patients
@@ -69,7 +75,8 @@ class Search:
             if isinstance(column.cells, PerCode) and made.target({column.name, column.cells.per}) == column.name:
                 counts = counts_by_code(column, column.cells)
                 noise = float(np.sqrt(np.mean(np.concatenate([part.variance for part in column.parts])))) / patients
-                self._add(column.name, Measured(given=(column.cells.per,), share=counts / patients, noise=noise))
+                by_code = Measured(given=(column.cells.per,), share=counts / patients, noise=noise, counted="code")
+                self._add(column.name, by_code)
 
     @property
     def conditionals(self) -> tuple[Conditional, ...]:
@@ -85,6 +92,8 @@ class Search:
         """Before anything else is known a column is as it is on its own."""
         model = self._models[column.name]
         share = np.maximum(column.counts / self._patients, 1e-4)
+        if column.name == ENDS:
+            share = np.array([1.0, _SELDOM])
         self._models[column.name] = replace(
             model, terms=(replace(model.terms[0], weights=np.log(share).astype(np.float32)),)
         )
@@ -101,10 +110,12 @@ class Search:
     def add(self, bought: Sequence[Joint], *, groups: Sequence[IntArray] | None = None) -> None:
         """Fit to these histograms too, of coarser cells where there are groups."""
         for joint in bought:
+            if len(joint.columns) == 1:
+                self._again(joint)
             if len(set(joint.columns)) < max(len(joint.columns), 2):
                 continue
             names = [self._made.names[at] for at in joint.columns]
-            target = self._made.target(names)
+            target = self._made.target(names, drawn=self._drawn)
             assert target is not None, "no other set is bought"
             last = names.index(target)
             given = tuple(name for name in names if name != target)
@@ -124,8 +135,18 @@ class Search:
                     noise=float(np.sqrt(joint.variance)) / self._patients,
                     groups=of_cells,
                     of_candidate=of_candidate,
+                    counted="length",
                 ),
             )
+
+    def _again(self, joint: Joint) -> None:
+        """A column's own histogram was bought once more: both count by their precision."""
+        first, *others = self._measured[self._made.names[joint.columns[0]]]
+        noise = float(np.sqrt(joint.variance)) / self._patients
+        part = first.noise**2 / (first.noise**2 + noise**2)
+        share = (1.0 - part) * first.share + part * joint.counts / self._patients
+        sharper = replace(first, share=share, noise=first.noise * float(np.sqrt(1.0 - part)))
+        self._measured[self._made.names[joint.columns[0]]] = [sharper, *others]
 
     def run(self) -> None:
         """Make rows up and fit on them, round by round; the less the rows are to be trusted, the less weights move."""
@@ -133,7 +154,7 @@ class Search:
         for done in range(settings.rounds):
             held = max(settings.held * settings.decay ** min(before + done, 100), settings.held_at_last)
             rolled = self.rolled()
-            for name in self._made.drawn:
+            for name in self._drawn:
                 self._fit(name, rolled, held=held)
             self._tell(done + 1, self._settings.rounds)
 
@@ -146,7 +167,7 @@ class Search:
         return Roller(learned, self._table, rules=()).roll(self._above, draws, patients=patients, history=True)
 
     def _fit(self, name: str, rolled: Rolled, *, held: float) -> None:
-        weight = weights_of(rolled)
+        weight = row_weights(rolled.of_patient)
         allowed = np.ones((1, self._models[name].size), dtype=bool)
         chosen = np.ones(len(weight), dtype=bool)
         forced = np.zeros(len(weight), dtype=bool)
@@ -155,8 +176,6 @@ class Search:
             forced = begins if name == GAP else ~begins
             chosen = ~forced
             allowed[:, cell_of_none(self._cells[name])] = self._nullable
-        if name in {ENDS, GAP} and ENDS in self._made.own:
-            allowed = allowed & _open(name, self._cells[name], rolled)
         places = np.flatnonzero(chosen)
         if not len(places):
             return
@@ -167,29 +186,42 @@ class Search:
             more: float = weight[places].sum().item() / weight[kept].sum().item()
             weight = np.multiply(weight, more)
             places = np.sort(kept)
+        codes = {column: cells[places] for column, cells in rolled.codes.items()}
         seen = None
         if name == self._made.code:
             seen = seen_before(rolled.codes[name], rolled.of_patient, size=self._models[name].size)[places]
             allowed = _some(allowed & ~(seen & self._once))
+        open_to = np.where(_some(allowed), 0.0, -np.inf)
+        if rolled.open is not None and name in {ENDS, AT, GAP}:
+            before = {column: codes[column] for column in self._drawn[: self._drawn.index(name)]}
+            open_to = open_to + open_cells(name, self._cells, rolled.open.of(places), before)
         fitted = fit_conditional(
             self._models[name],
-            self._measured[name],
-            Rows(
-                codes={column: cells[places] for column, cells in rolled.codes.items()},
-                weight=weight[places],
-                seen=seen,
-            ),
-            allowed=allowed[places] if len(allowed) == len(rolled.of_patient) else allowed,
+            [as_rows_count(one, name, rolled, code=self._made.code) for one in self._measured[name]],
+            Rows(codes=codes, weight=weight[places], seen=seen),
+            open_to=open_to,
             ridge=self._settings.ridge,
             held=held,
             steps=self._settings.steps,
         )
         self._models[name] = self._models[name].towards(fitted, part=self._settings.pace)
 
+    def lengths(self, sets: Sequence[tuple[int, ...]], groups: Sequence[IntArray] | None = None) -> FloatArray:
+        """How often rows count in a histogram of length 1 a patient, where else they count 1 together, for each set."""
+        rolled = self.rolled()
+        found = []
+        for columns in sets:
+            codes = [rolled.codes[self._made.names[at]] for at in columns]
+            if groups is not None:
+                codes = [groups[at][code] for at, code in zip(columns, codes, strict=True)]
+            found.append(counted_rows(rolled.of_patient, codes).sum() / max(len(np.unique(rolled.of_patient)), 1))
+        lengths: FloatArray = np.maximum(np.array(found), 1.0)
+        return lengths
+
     def expected(self, sets: Sequence[tuple[int, ...]], groups: Sequence[IntArray]) -> list[FloatArray]:
         """What the model makes of some columns' coarser cells, in patients, for each set."""
         rolled = self.rolled()
-        weight = weights_of(rolled) * self._patients
+        weight = row_weights(rolled.of_patient) * self._patients
         coarse = [groups[at][rolled.codes[name]] for at, name in enumerate(self._made.names)]
         sizes = [int(group.max()) + 1 for group in groups]
         found = []
@@ -204,26 +236,6 @@ class Search:
 def _some(allowed: np.ndarray) -> np.ndarray:
     """The same, with all cells open in rows where none is: shape ``(rows, cells)``."""
     return allowed | ~allowed.any(axis=1, keepdims=True)
-
-
-def _open(name: str, cells: Cells, rolled: Rolled) -> np.ndarray:
-    """Which cells the end or the gap of each row may have, given when the patient's last row is: ``(rows, cells)``."""
-    assert rolled.time is not None, "rows with gaps have times"
-    begins = changes(rolled.of_patient)
-    final = np.append(begins[1:], True)[: len(begins)]
-    before = np.where(begins, np.nan, np.concatenate([[np.nan], rolled.time[:-1]])[: len(begins)])
-    of_patient = np.cumsum(begins) - 1
-    last = rolled.time[final][of_patient]
-    if name == GAP:
-        return open_gaps(cells, last - before, ends=rolled.codes[ENDS] == 1)
-    first = rolled.time[begins][of_patient]
-    return open_ends(begins=begins, final=final, left=last - before, whole=last - first)
-
-
-def weights_of(rolled: Rolled) -> FloatArray:
-    """Each row's part of its patient, as a share of all patients with rows; they sum to 1."""
-    rows = np.bincount(rolled.of_patient).astype(np.float64)
-    return np.asarray(1.0 / (rows[rolled.of_patient] * max(int(np.count_nonzero(rows)), 1)), dtype=np.float64)
 
 
 def seen_before(code: IntArray, of_patient: IntArray, *, size: int) -> np.ndarray:

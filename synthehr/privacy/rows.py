@@ -1,7 +1,9 @@
 """The one door to private rows: a type whose methods are the mechanisms, each booked on the account.
 
-Sums are held in whole numbers of 1 / 2**20 of a patient, so that integer noise is exact. A patient's rows weigh
-1 / (number of its rows), rounded down: one patient moves one histogram by at most 1 in L1 and so in L2.
+Sums are held in whole numbers of 1 / 2**20 of a patient, so that integer noise is exact. One patient moves one
+histogram by at most 1 in L2. A patient's rows weigh 1 / (number of its rows), rounded down, which holds it by 1 in L1
+even; where the length in L2 is all that counts, the patient's own part of the histogram is scaled to it, so that rows
+that fall into many cells say more through the same noise.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from scipy.stats import norm
 from synthehr.errors import InternalError
 from synthehr.privacy.accountant import Account, EpsilonDelta, Gaussian, PoissonSampledGaussian
 from synthehr.privacy.history import Repeated, history_of
-from synthehr.privacy.partition import Partition, cells_of
+from synthehr.privacy.partition import JointCells, Partition, cells_of
 from synthehr.randomness import FloatArray, IntArray, NoiseSource
 
 if TYPE_CHECKING:
@@ -51,6 +53,35 @@ def selection_threshold(*, noise_multiplier: float, delta: float, max_values: in
 def _weights(owners: IntArray, patients: int) -> IntArray:
     rows = np.bincount(owners, minlength=patients)
     return GRAIN // rows[owners]
+
+
+# More than all rounding of three float64 operations together, so that what is rounded down is never above the true one.
+_MARGIN = 1.0 - 2.0**-50
+
+
+def _scaled_parts(owners: IntArray, cell: IntArray, size: int) -> tuple[IntArray, IntArray]:
+    """Cells of each patient and what it adds to them, in grains: its row counts, divided by their length in L2.
+
+    Rounded down: the squares of what one patient adds sum to at most ``GRAIN**2``.
+    """
+    places, rows = np.unique(owners * np.int64(size) + cell, return_counts=True)
+    owner = places // size
+    squares = np.bincount(owner, weights=rows.astype(np.float64) ** 2)[owner]
+    part = np.floor(GRAIN * _MARGIN * (rows / np.sqrt(squares))).astype(np.int64)
+    # A patient of one cell alone adds 1, without a root that is rounded.
+    return places % size, np.where(squares == rows.astype(np.float64) ** 2, GRAIN, part)
+
+
+def _weights_by_code(owners: IntArray, code: IntArray, size: int) -> IntArray:
+    """Of each row, in grains: 1 / (the patient's rows of its code * the root of the number of the patient's codes).
+
+    Rounded down. The rows of one code sum to at most 1 / that root, so that in any histogram whose cells each belong to
+    one code a patient's part has a length of at most 1 in L2.
+    """
+    places, at, rows = np.unique(owners * np.int64(size) + code, return_inverse=True, return_counts=True)
+    root = np.sqrt(np.bincount(places // size).astype(np.float64))[owners]
+    weight: IntArray = np.floor(GRAIN * _MARGIN / (rows[at] * root)).astype(np.int64)
+    return weight
 
 
 class PrivateRows:
@@ -116,10 +147,17 @@ class PrivateRows:
     def histogram(self, account: Account, column: str, cells: Partition, *, event: Gaussian) -> FloatArray:
         """Patients per cell of a public partition, with noise; shape ``(cells.size,)``, may be negative.
 
+        Where the cells depend on a code, those of one code count a patient's rows of it by 1 / (their number * the root
+        of how many codes the patient has): what a few rows of a rare code say does not drown in those of other codes.
+
         Privacy: ``event``; one patient moves the histogram by at most 1 in L2.
         """
         account.spend(event)
-        exact = _sum_by_code(cells_of(self._frame, column, cells), self._weight, cells.size)
+        weight = self._weight
+        if isinstance(cells, JointCells):
+            code = cells.codes.codes(self._frame[cells.per])
+            weight = _weights_by_code(self._owners, code, cells.codes.size)
+        exact = _sum_by_code(cells_of(self._frame, column, cells), weight, cells.size)
         return self._noise.discrete_gaussian(exact, scale=event.noise_multiplier * GRAIN) / GRAIN
 
     def select_values(
@@ -225,6 +263,7 @@ class PrivateCodes:
         shares: Sequence[float],
         event: Gaussian,
         groups: Sequence[IntArray] | None = None,
+        scaled: bool = False,
     ) -> list[FloatArray]:
         """Noisy joint histograms, each of shape ``sizes`` of its columns, all under one Gaussian event.
 
@@ -235,6 +274,9 @@ class PrivateCodes:
                 share s has noise of standard deviation ``noise_multiplier / sqrt(s)``, in patients.
             event: what all of them cost together.
             groups: for coarser histograms, the group of each cell, one array a column of shape ``(size,)``.
+            scaled: whether a patient's rows count as many times as brings its part of the histogram to length 1 in L2,
+                in place of 1 / (their number) each. Then a histogram sums to between the number of patients with rows
+                and that times the root of the most rows that one has.
 
         Privacy: ``event``; the stacked histograms, each scaled by sqrt(share), move by at most 1 in L2.
         """
@@ -244,7 +286,8 @@ class PrivateCodes:
         noisy = []
         for columns, share in zip(column_sets, shares, strict=True):
             scale = event.noise_multiplier / math.sqrt(share) * GRAIN
-            noisy.append(self._noise.discrete_gaussian(self._exact(columns, groups), scale=scale) / GRAIN)
+            exact = self._exact(columns, groups, scaled=scaled)
+            noisy.append(self._noise.discrete_gaussian(exact, scale=scale) / GRAIN)
         return noisy
 
     def misfits(
@@ -285,7 +328,7 @@ class PrivateCodes:
         scale = event.noise_multiplier * math.sqrt(len(column_sets)) * GRAIN
         return self._noise.discrete_gaussian(exact, scale=scale) / GRAIN
 
-    def _exact(self, columns: tuple[int, ...], groups: Sequence[IntArray] | None) -> IntArray:
+    def _exact(self, columns: tuple[int, ...], groups: Sequence[IntArray] | None, *, scaled: bool = False) -> IntArray:
         """The joint histogram in grains, shape ``sizes`` of its columns."""
         if groups is None:
             shape = tuple(self.sizes[c] for c in columns)
@@ -294,7 +337,10 @@ class PrivateCodes:
             shape = tuple(int(groups[c].max()) + 1 for c in columns)
             parts = tuple(groups[c][self._codes[:, c]] for c in columns)
         cell = np.ravel_multi_index(parts, shape)
-        return _sum_by_code(cell, self._weight, math.prod(shape)).reshape(shape)
+        weight = self._weight
+        if scaled:
+            cell, weight = _scaled_parts(self._owners, cell, math.prod(shape))
+        return _sum_by_code(cell, weight, math.prod(shape)).reshape(shape)
 
     def noisy_gradient(
         self,
@@ -316,16 +362,14 @@ class PrivateCodes:
         Privacy: one run of ``mechanism.event``; the sum's sensitivity to one patient is ``clip_norm``
         (Abadi et al. 2016, Algorithm 1).
         """
-        import torch
-
         from synthehr.privacy.gradients import clipped_sum
 
         account.spend(mechanism.event)
         drawn = np.flatnonzero(self._noise.poisson_draw(self._patients, rate=mechanism.event.sampling_probability))
         total = clipped_sum(per_patient(*self._padded(drawn)), norm=mechanism.clip_norm)
         scale = mechanism.event.noise_multiplier * mechanism.clip_norm
-        noise = torch.from_numpy(self._noise.gaussian(total.numel(), scale=scale))
-        return ((total + noise.to(total.device)) / mechanism.expected_batch).float()
+        noise = self._noise.gaussian_on(total.device, total.numel(), scale=scale)
+        return ((total + noise) / mechanism.expected_batch).float()
 
     def _padded(self, patients: IntArray) -> tuple[IntArray, FloatArray]:
         rows = self._rows[patients]

@@ -76,6 +76,16 @@ def test_precision_is_shared_by_columns_and_levels() -> None:
     assert plans["d"].selection_failure.delta == 1e-6
 
 
+def test_other_values_and_missing_ones_are_told_apart_before_pairs_are_bought() -> None:
+    values = ["a"] * 6000 + [None] * 3000 + [f"of {at} alone" for at in range(1000)]
+    (column,) = buy({"x": {"kind": "category", "discover": True, "nullable": True}}, {"x": values}, precision=0.1)
+    assert isinstance(column.cells, Values)
+    assert column.cells.values == ("a",)
+    # Noise of 4.5 a cell; half each of what is left would be 2,000 and 2,000.
+    assert column.counts.tolist() == pytest.approx([6000, 1000, 3000], abs=50)
+    assert column.variance.max() < 25
+
+
 def test_bins_find_even_mass_though_bounds_are_a_thousand_times_too_wide() -> None:
     draws = np.random.default_rng(0)
     pressure = np.round(draws.normal(120, 15, 20_000))

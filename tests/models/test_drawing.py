@@ -322,3 +322,14 @@ def test_rows_do_not_depend_on_the_number_of_threads(options: dict[str, Any]) ->
             assert torch.get_num_threads() == threads
     assert found[0].equals(found[1])
     assert not found[0].equals(drawn(drawing_of(small_generator(hidden=8), rows=70_000, seed=1, **options)))
+
+
+def test_of_a_large_cohort_several_rows_are_of_one_part_and_the_cohort_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synthehr.models.drawing._PARTS_ENOUGH", 1000)
+    small, large = (drawing_of(small_generator(hidden=8), rows=rows) for rows in (999, 20_000))
+    assert drawn(small).height == 999
+    assert drawn(large).height == 20_000
+    assert (small.most_of_one, large.most_of_one) == (1, 20)
+    unrefined = drawing_of(small_generator(), rows=20_000)
+    assert drawn(unrefined).height == 20_000
+    assert unrefined.most_of_one == 1

@@ -39,9 +39,9 @@ def test_a_column_comes_to_have_the_histograms_that_were_bought() -> None:
         Measured(given=("b",), share=share("b", 2), noise=1e-6),
     ]
     rows = Rows(codes=codes, weight=np.full(ROWS, 1.0 / ROWS))
-    everywhere = np.ones((1, 3), dtype=bool)
+    everywhere = np.zeros((1, 3))
     fitted = fit_conditional(
-        column(("a", 3), ("b", 2), size=3), measured, rows, allowed=everywhere, ridge=0.3, steps=200
+        column(("a", 3), ("b", 2), size=3), measured, rows, open_to=everywhere, ridge=0.3, steps=200
     )
     assert made(fitted, codes) == pytest.approx(truth, abs=0.01)
 
@@ -66,7 +66,7 @@ def test_histograms_that_contradict_each_other_do_not_drive_weights_away(held: f
         column(("a", 2), ("b", 2), size=2),
         measured,
         rows,
-        allowed=np.ones((1, 2), dtype=bool),
+        open_to=np.zeros((1, 2)),
         ridge=0.3,
         held=held,
         steps=100,
@@ -78,13 +78,14 @@ def test_a_cell_that_a_row_may_not_have_is_not_counted_on() -> None:
     codes = {"a": np.arange(ROWS) % 2}
     allowed = np.ones((ROWS, 3), dtype=bool)
     allowed[codes["a"] == 1, 2] = False
+    open_to = np.where(allowed, 0.0, -np.inf)
     share = np.array([[0.1, 0.1, 0.3], [0.2, 0.3, 0.0]])
     measured = [
         Measured(given=(), share=share.sum(axis=0), noise=1e-6),
         Measured(given=("a",), share=share, noise=1e-6),
     ]
     rows = Rows(codes=codes, weight=np.full(ROWS, 1.0 / ROWS))
-    fitted = fit_conditional(column(("a", 2), size=3), measured, rows, allowed=allowed, ridge=0.3, steps=200)
+    fitted = fit_conditional(column(("a", 2), size=3), measured, rows, open_to=open_to, ridge=0.3, steps=200)
     likely = np.exp(np.where(allowed, fitted.scores(codes, ROWS), -np.inf))
     likely /= likely.sum(axis=1, keepdims=True)
     assert likely[codes["a"] == 1].mean(axis=0) == pytest.approx([0.4, 0.6, 0.0], abs=0.01)

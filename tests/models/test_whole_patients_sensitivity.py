@@ -418,14 +418,27 @@ class VisitsAsUnits(PrivateRows):
         if self._parents is not None:
             self._weight = GRAIN // np.bincount(self._parents)[self._parents]
 
+    def histogram(self, *arguments: Any, **options: Any) -> np.ndarray:
+        owners = self._owners
+        self._owners = owners if self._parents is None else self._parents
+        try:
+            return super().histogram(*arguments, **options)
+        finally:
+            self._owners = owners
+
     def encode(self, *arguments: Any, **options: Any) -> PrivateCodes:
         codes = super().encode(*arguments, **options)
         codes._weight = self._weight
+        codes._owners = codes._owners if self._parents is None else self._parents
         return codes
 
 
-def rows_as_units(owners: np.ndarray, patients: int) -> np.ndarray:
+def rows_as_units(owners: np.ndarray, *_: Any) -> np.ndarray:
     return np.full(len(owners), GRAIN)
+
+
+def rows_not_scaled(owners: np.ndarray, cell: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    return cell, rows_as_units(owners)
 
 
 def the_first_alone(groups: np.ndarray) -> np.ndarray:
@@ -437,33 +450,35 @@ def all_rows(door: PrivateRows, account: Any, *, event: Gaussian) -> float:
     return float(door._noise.discrete_gaussian(exact, scale=event.noise_multiplier * GRAIN)[0] / GRAIN)
 
 
-PLANTED: dict[str, tuple[str, Any, set[str]]] = {
+PLANTED: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a clip a row": (
-        "synthehr.privacy.rows._weights",
-        rows_as_units,
+        {
+            "synthehr.privacy.rows._weights": rows_as_units,
+            "synthehr.privacy.rows._weights_by_code": rows_as_units,
+            "synthehr.privacy.rows._scaled_parts": rows_not_scaled,
+        },
         {"domain", "range", "history", "weigh pairs", "pairs", "weigh triples", "triples"},
     ),
     "a clip a visit": (
-        "synthehr.encoding.codec.PrivateRows",
-        VisitsAsUnits,
+        {"synthehr.encoding.codec.PrivateRows": VisitsAsUnits},
         {"domain", "history", "weigh pairs", "pairs", "weigh triples", "triples"},
     ),
-    "rows counted for patients": ("synthehr.privacy.rows.PrivateRows.count_with_rows", all_rows, {"rows"}),
+    "rows counted for patients": ({"synthehr.privacy.rows.PrivateRows.count_with_rows": all_rows}, {"rows"}),
     "history that runs on from patient to patient": (
-        "synthehr.privacy.history._begins",
-        the_first_alone,
+        {"synthehr.privacy.history._begins": the_first_alone},
         {"history"},
     ),
-    "times that run on from patient to patient": ("synthehr.encoding.unroll.changes", the_first_alone, {"domain"}),
+    "times that run on from patient to patient": ({"synthehr.encoding.unroll.changes": the_first_alone}, {"domain"}),
 }
-"""What is put in the place of which part, and in which kinds of stage of the tables below the patients' it shows."""
+"""What is put in the place of which parts, and in which kinds of stage of the tables below the patients' it shows."""
 
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_defect_is_caught(name: str, sixty: Cohort[Schema], monkeypatch) -> None:
-    place, defect, shows = PLANTED[name]
+    defects, shows = PLANTED[name]
     fit = the_fit()
-    monkeypatch.setattr(place, defect)
+    for place, defect in defects.items():
+        monkeypatch.setattr(place, defect)
     found = reach(fit, sixty, range(0, 60, 3))
     caught = {stage.split("/")[1].split(":")[0] for stage, most in found.items() if most > 1.1 and "/" in stage}
     assert shows <= caught

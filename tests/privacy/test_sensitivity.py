@@ -22,7 +22,7 @@ from synthehr.models.planning import plan_fit
 from synthehr.privacy.accountant import EpsilonDelta, Gaussian
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.policy import load_policy
-from synthehr.privacy.rows import PrivateRows, selection_threshold
+from synthehr.privacy.rows import GRAIN, PrivateRows, _scaled_parts, selection_threshold
 from synthehr.randomness import SystemNoise
 from synthehr.schema.files import load_schema
 
@@ -143,6 +143,34 @@ def test_one_patient_moves_coarse_histograms_by_at_most_one() -> None:
         moves = [float(np.linalg.norm(x - y)) / scale for (x, scale), (y, _) in zip(*given, strict=True)]
         reach = max(reach, math.hypot(*moves))
     assert 0.95 <= reach <= 1.0 + 1e-9
+
+
+def test_one_patient_moves_scaled_histograms_by_at_most_one_in_1000_pairs_and_by_nearly_all_of_it_in_most() -> None:
+    groups = [np.array([0, 1, 1, 0, 2])] * 2
+    reach = []
+    for coarse in (None, groups):
+        for pair in neighbours(500):
+            given = []
+            for version in pair:
+                noise = Recorder()
+                OURS.open_codes(version, noise).marginals(
+                    open_account(EVENT), [(0, 1), (1,)], shares=[0.7, 0.3], event=EVENT, groups=coarse, scaled=True
+                )
+                given.append(noise.given)
+            moves = [float(np.linalg.norm(x - y)) / scale for (x, scale), (y, _) in zip(*given, strict=True)]
+            reach.append(math.hypot(*moves))
+    assert max(reach) <= 1.0  # rounded down, so that no float64 is needed to say so
+    assert np.median(reach) >= 0.999, "patients of several rows in several cells too move them by all of it"
+
+
+def test_what_a_patient_adds_to_a_scaled_histogram_by_hand() -> None:
+    # Three rows in one cell and four in another are 3 / 5 and 4 / 5 of a vector of length 1; one row alone is 1.
+    owners, cell = np.array([0] * 7 + [2]), np.array([4, 4, 4, 1, 1, 1, 1, 4])
+    places, part = _scaled_parts(owners, cell, 5)
+    assert places.tolist() == [1, 4, 4]
+    assert part.tolist() == pytest.approx([0.8 * GRAIN, 0.6 * GRAIN, GRAIN], abs=1.0)
+    assert part[:2].tolist() <= [0.8 * GRAIN, 0.6 * GRAIN]
+    assert part[2] == GRAIN
 
 
 # A domain bought at epsilon 1, delta 1e-6, as a fit plans it.
