@@ -18,7 +18,7 @@ from synthehr.evaluation.attacks_space import Space, nearest
 from synthehr.evaluation.cohorts import Parts
 from synthehr.evaluation.findings_privacy import AttackProfile, PrivacyProfile, RocPoints
 from synthehr.evaluation.intervals import Estimate, area_with_error, difference_of_proportions, normal_interval
-from synthehr.evaluation.learners import class_chances, features
+from synthehr.evaluation.learners import class_chances, features, predicted_numbers
 
 __all__ = ["ATTACKS", "WHOLE", "Membership", "Rates", "attack_members", "clopper_pearson", "share_ratio"]
 
@@ -111,8 +111,10 @@ def attack_members(
     Args:
         views: what the attacker sees of the three cohorts, and their points: patients' own columns, whole patients. The
             name of a view stands before the names of its attacks.
-        known: scores of further attacks by name, for train and for holdout, such as the likelihood of a record under
-            a generator that the attacker has; shape ``(patients,)`` each.
+        known: scores of further attacks by name, for train and for holdout, such as the likelihood of a patient under
+            a generator that the attacker has; shape ``(patients,)`` each. What boosted trees, taught on the reference,
+            expect of such a patient in the last view is taken off: some are likelier than others under any generator
+            (Watson et al. 2022).
     """
     parts = next(iter(views.values()))[0]
     draw = parts.generator(40)
@@ -125,7 +127,10 @@ def attack_members(
     for view, (seen, space) in views.items():
         scores = _scores(seen, space, reference=reference, members=members, others=others, draw=draw)
         found |= {view + name: score for name, score in scores.items()}
-    found |= {name: np.concatenate([scores[0][members], scores[1][others]]) for name, scores in known.items()}
+    last = list(views.values())[-1][0]
+    for name, (of_train, of_holdout) in known.items():
+        usual = _usual(last, of_holdout, reference=reference, members=members, others=others)
+        found[name] = np.concatenate([of_train[members], of_holdout[others]]) - usual
     labels = np.repeat([True, False], [len(members), len(others)])
     half = np.concatenate([np.arange(len(members)) % 2, np.arange(len(others)) % 2])
     return _judge(found, labels, half)
@@ -260,6 +265,20 @@ def _density_ratio(
     asked = np.concatenate([features(parts.train, parts)[0][members], real[others]])
     chance = np.clip(class_chances(rows, kinds, categorical, asked=asked)[1.0], 1e-6, 1 - 1e-6)
     return np.asarray(np.log(chance / (1.0 - chance)))
+
+
+def _usual(
+    parts: Parts,
+    scores: NDArray[np.float64],
+    *,
+    reference: NDArray[np.int64],
+    members: NDArray[np.int64],
+    others: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """What is expected of the scores of members and then others, as learned from those of the reference."""
+    held, categorical = features(parts.holdout, parts)
+    asked = np.concatenate([features(parts.train, parts)[0][members], held[others]])
+    return predicted_numbers(held[reference], scores[reference], categorical, asked=asked)
 
 
 def share_ratio(

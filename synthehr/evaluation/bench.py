@@ -62,6 +62,8 @@ class Metric:
         scopes: names that a scope may take besides ``all``; None where it knows no other.
         pairs: whether a scope may be a pair of these names.
         applies: whether the schema has what the metric is about; a suite leaves out gates of those that do not apply.
+        measurable: whether the schema has columns to measure it by; where not, a suite leaves out gates whose undefined
+            checks count as passed.
     """
 
     section: SectionName
@@ -71,6 +73,7 @@ class Metric:
     scopes: Callable[[Bench], Sequence[str]] | None = None
     pairs: bool = False
     applies: Callable[[Bench], bool] = field(default=lambda _: True)
+    measurable: Callable[[Bench], bool] = field(default=lambda _: True)
 
 
 @dataclass(kw_only=True)

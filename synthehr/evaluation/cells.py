@@ -106,6 +106,7 @@ METRICS: Mapping[str, Metric] = {
         section="fidelity",
         direction="lower",
         measure=lambda bench, _: bench.once(triples),
+        measurable=lambda bench: len(bench.schema.root.kept) > 2,
         words=MetricWords(
             title="Relations between three columns",
             failed="Relations between three columns are lost or distorted: what hangs on two things at once misleads.",

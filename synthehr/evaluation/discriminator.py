@@ -19,7 +19,8 @@ from synthehr.evaluation.bench import Bench, Metric, MetricWords
 from synthehr.evaluation.cohorts import Parts
 from synthehr.evaluation.findings import DiscriminatorProfile, Measurement, RocCurve, undefined
 from synthehr.evaluation.intervals import Estimate, area_with_error, normal_interval
-from synthehr.evaluation.learners import class_chances, features, in_parallel
+from synthehr.evaluation.learners import class_chances, features
+from synthehr.evaluation.threads import in_parallel
 
 __all__ = ["METRICS", "Discrimination", "TwoSample", "discriminate", "discrimination"]
 

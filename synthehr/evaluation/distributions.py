@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from synthehr.evaluation.bench import Bench, Metric, MetricWords
 from synthehr.evaluation.influence import from_influence
 from synthehr.evaluation.measurement import Measurement, Scope, undefined
+from synthehr.schema.model import BooleanColumn, CategoryColumn
 
-__all__ = ["METRICS", "ColumnDistance", "numeric_columns", "numeric_distances"]
+__all__ = ["METRICS", "ColumnDistance", "declares_numbers", "numeric_columns", "numeric_distances"]
 
 Floats = NDArray[np.float64]
 
@@ -44,6 +45,11 @@ def numeric_columns(bench: Bench) -> tuple[str, ...]:
         for name in bench.parts.coding.names
         if (number := values[name].number) is not None and not np.isnan(number).all()
     )
+
+
+def declares_numbers(bench: Bench) -> bool:
+    """Whether the schema declares a number, date or time of patients."""
+    return any(not isinstance(column, CategoryColumn | BooleanColumn) for column in bench.schema.root.kept.values())
 
 
 def numeric_distances(bench: Bench) -> dict[str, ColumnDistance]:
@@ -117,6 +123,7 @@ METRICS: Mapping[str, Metric] = {
         direction="lower",
         measure=lambda bench, scope: _measured(bench, "ks", scope),
         scopes=numeric_columns,
+        measurable=declares_numbers,
         words=MetricWords(
             title="Numbers, without bins",
             failed="Numbers are distributed differently from the real ones, be it within bins.",
@@ -127,6 +134,7 @@ METRICS: Mapping[str, Metric] = {
         section="fidelity",
         direction="lower",
         measure=lambda bench, _: _measured(bench, "ks_worst", "all"),
+        measurable=declares_numbers,
         words=MetricWords(
             title="The number that is furthest off, without bins",
             failed="At least one number is distributed quite differently from the real one.",

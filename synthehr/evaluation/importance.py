@@ -13,7 +13,8 @@ from synthehr.evaluation.bench import Bench, Metric, MetricWords, outcomes
 from synthehr.evaluation.cohorts import Part, Parts
 from synthehr.evaluation.findings import ImportanceProfile, Measurement, Scope, undefined
 from synthehr.evaluation.intervals import bootstrap_counts, normal_interval, replicate_areas, replicate_r_squared
-from synthehr.evaluation.learners import features, fit_classes, fit_numbers, in_parallel
+from synthehr.evaluation.learners import features, fit_classes, fit_numbers
+from synthehr.evaluation.threads import in_parallel
 from synthehr.evaluation.utility import FEWEST, Task, cut, task_of, worst_outcome
 from synthehr.schema.model import BooleanColumn, CategoryColumn, IntegerColumn, NumberColumn
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synthehr.evaluation.cohorts import Part, Parts
+from synthehr.evaluation.threads import single_thread
 
 __all__ = [
     "Learner",
@@ -20,7 +18,6 @@ __all__ = [
     "features",
     "fit_classes",
     "fit_numbers",
-    "in_parallel",
     "predicted_numbers",
 ]
 
@@ -34,7 +31,6 @@ Learner = Literal["trees", "linear", "forest"]
 
 Floats = NDArray[np.float64]
 Features = tuple[Floats, NDArray[np.bool_]]
-T = TypeVar("T")
 
 
 def features(part: Part, parts: Parts, *, without: str | None = None) -> Features:
@@ -87,7 +83,7 @@ def fit_classes(
     prepared, model = _classifier(rows[:, used], classes, categorical[used], learner)
 
     def chances(asked: Floats) -> dict[float, Floats]:
-        with _single_thread():
+        with single_thread():
             found = model.predict_proba(prepared(asked[:, used]))
         return {float(one): found[:, at] for at, one in enumerate(model.classes_)}
 
@@ -111,7 +107,7 @@ def fit_numbers(
     prepared, model = _regressor(rows[:, used], target, categorical[used], learner)
 
     def expected(asked: Floats) -> Floats:
-        with _single_thread():
+        with single_thread():
             return np.asarray(model.predict(prepared(asked[:, used])))
 
     return expected
@@ -127,17 +123,6 @@ def class_chances(
 def predicted_numbers(rows: Floats, target: Floats, categorical: NDArray[np.bool_], *, asked: Floats) -> Floats:
     """The number expected of each patient asked about, by boosted trees; see :func:`fit_numbers`."""
     return fit_numbers(rows, target, categorical)(asked)
-
-
-def in_parallel(tasks: Sequence[Callable[[], T]]) -> list[T]:
-    """What the tasks return, in their order; they run side by side on as many threads as there are cores.
-
-    Learners hold Python's lock for a small part of their time. Each keeps to its own thread.
-    """
-    if len(tasks) < 2:
-        return [task() for task in tasks]
-    with ThreadPoolExecutor(max_workers=min(len(tasks), os.cpu_count() or 1), initializer=_limit_thread) as pool:
-        return [running.result() for running in [pool.submit(task) for task in tasks]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +168,7 @@ def _classifier(
     from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
 
-    with _single_thread():
+    with single_thread():
         if learner == "linear":
             design = _Design.of(rows, categorical)
             return design, LogisticRegression(solver="newton-cholesky", C=1.0).fit(design(rows), classes)
@@ -199,7 +184,7 @@ def _regressor(
     from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
     from sklearn.linear_model import Ridge
 
-    with _single_thread():
+    with single_thread():
         if learner == "linear":
             design = _Design.of(rows, categorical)
             return design, Ridge(alpha=1.0).fit(design(rows), target)
@@ -210,21 +195,3 @@ def _regressor(
 
 def _same(rows: Floats) -> Floats:
     return rows
-
-
-def _limit_thread() -> None:
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(limits=1, user_api="openmp")  # never undone: it holds for this thread alone
-
-
-def _single_thread() -> AbstractContextManager[Any]:
-    """Keep learners to one thread.
-
-    Boosted trees on small tables lose more to threads that wait for each other than they gain, and on a
-    machine with other work they come close to a standstill. OpenMP's limit holds for the calling thread alone.
-    """
-    from threadpoolctl import threadpool_limits
-
-    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="openmp")
-    return limits

@@ -18,6 +18,7 @@ from synthehr.evaluation.longitudinal_profile import profile
 from synthehr.evaluation.longitudinal_rows import child_tables
 from synthehr.evaluation.longitudinal_validity import row_rule_violations, row_rules, row_schema_violations
 from synthehr.evaluation.measurement import Direction, Measurement, Scope, SectionName
+from synthehr.evaluation.tails import declares_row_numbers, far_row_values
 
 __all__ = ["METRICS", "profile"]
 
@@ -44,6 +45,7 @@ def _metric(
     scopes: Callable[[Bench], Sequence[str]] | None = _tables,
     section: SectionName = "longitudinal",
     applies: Callable[[Bench], bool] = _has_rows,
+    measurable: Callable[[Bench], bool] = lambda _: True,
 ) -> Metric:
     words = MetricWords(title=title, failed=failed, question=question)
     return Metric(
@@ -53,6 +55,7 @@ def _metric(
         scopes=scopes,
         words=words,
         applies=applies,
+        measurable=measurable,
     )
 
 
@@ -148,6 +151,14 @@ METRICS: Mapping[str, Metric] = {
         title="Values of each code",
         failed="The values of some codes are distributed clearly otherwise than in real patients.",
         question="whether the values of each code are distributed as in real patients",
+    ),
+    "far_row_values": _metric(
+        far_row_values,
+        measurable=declares_row_numbers,
+        title="Numbers of impossible size in rows",
+        failed="Too many synthetic patients have a value in some row that is far larger or smaller than the usual "
+        "ones of its code in real patients.",
+        question="whether values far beyond the usual ones of their code are as rare as among real patients",
     ),
     "parent_child_tv": _metric(
         values.parent_child,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from synthehr.evaluation.bench import Bench
-from synthehr.evaluation.intervals import difference_of_proportions, wilson
-from synthehr.evaluation.longitudinal_rows import Histories, Person, child_tables, histories
+from synthehr.evaluation.longitudinal_rows import Person, child_tables, histories
 from synthehr.evaluation.measurement import Measurement, Scope, undefined
-from synthehr.evaluation.validity import declared_types, forbidden
+from synthehr.evaluation.validity import declared_types, forbidden, rates
 from synthehr.schema.model import Schema
 from synthehr.schema.rules import Above, Rule
 
@@ -40,7 +37,7 @@ def row_schema_violations(bench: Bench, scope: Scope) -> Measurement:
                 found[rows.owner[forbidden(rows.values, declared, name)]] = True
         return found
 
-    return _rates("row_schema_violations", scope, h, broken)
+    return rates("row_schema_violations", scope, broken(h.synthetic), broken(h.holdout))
 
 
 def row_rule_violations(bench: Bench, scope: Scope) -> Measurement:
@@ -63,7 +60,7 @@ def row_rule_violations(bench: Bench, scope: Scope) -> Measurement:
             found[rows.owner[~holds]] = True
         return found
 
-    return _rates("row_rule_violations", scope, h, broken)
+    return rates("row_rule_violations", scope, broken(h.synthetic), broken(h.holdout))
 
 
 def _above(person: Person, schema: Schema, table: str) -> Above:
@@ -83,17 +80,3 @@ def _above(person: Person, schema: Schema, table: str) -> Above:
 def row_rules(bench: Bench) -> tuple[Rule, ...]:
     """The declared rules of tables below the patients'."""
     return tuple(rule for rule in bench.schema.parsed_rules if rule.table != bench.schema.subject)
-
-
-def _rates(metric: str, scope: Scope, h: Histories, broken: Callable[[Person], NDArray[np.bool_]]) -> Measurement:
-    synthetic, holdout = broken(h.synthetic), broken(h.holdout)
-    value = wilson(float(synthetic.sum()), of=len(synthetic))
-    reference = wilson(float(holdout.sum()), of=len(holdout))
-    return Measurement(
-        metric=metric,
-        scope=scope,
-        direction="lower",
-        value=value,
-        reference=reference.value,
-        excess=difference_of_proportions(value, reference),
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -37,6 +37,7 @@ __all__ = [
     "gap_blocks",
     "gaps",
     "last_rows",
+    "measured_columns",
     "parent_child",
     "row_block",
     "row_columns",
@@ -158,17 +159,22 @@ def _value_cells(h: Histories, tables: tuple[str, ...], *, steps: int, below: bo
     """Table, column, code column, code and edges of every value that has its own distribution."""
     found: list[ValueCells] = []
     for table in tables:
-        declared = h.schema.tables[table]
-        streams = {stream.column: stream for stream in h.streams_of((table,))}
-        for name, column in declared.kept.items():
-            if not is_measured(column) or name == declared.order_by:
-                continue
-            per = getattr(column, "per", None)
-            for code in range(min(len(streams[per].values), _MOST_VALUES) if per is not None else 1):
+        for name, per, codes in measured_columns(h, table):
+            for code in range(min(codes, _MOST_VALUES)):
                 _, values = values_of(h.train.tables[table], name, per, code)
                 if len(values) >= _LEARNED:
                     found.append((table, name, per, code, step_edges(values, steps=steps, below=below)))
     return found
+
+
+def measured_columns(h: Histories, table: str) -> Iterator[tuple[str, str | None, int]]:
+    """Each column of numbers but the one that orders the table, what it depends on, and how many codes that has."""
+    declared = h.schema.tables[table]
+    codes = {stream.column: len(stream.values) for stream in h.streams_of((table,))}
+    for name, column in declared.kept.items():
+        if is_measured(column) and name != declared.order_by:
+            per = getattr(column, "per", None)
+            yield name, per, codes[per] if per is not None else 1
 
 
 def values_of(rows: Rows, column: str, per: str | None, code: int) -> tuple[Whole, Floats]:

@@ -21,6 +21,7 @@ from synthehr.evaluation import (
     regression,
     subsample,
     survival,
+    tails,
     utility,
     validity,
 )
@@ -46,6 +47,7 @@ _MODULES = (
     discriminator,
     subsample,
     longitudinal,
+    tails,
     utility,
     calibration,
     importance,

@@ -23,6 +23,7 @@ from synthehr.evaluation.findings import Direction, Measurement, Scope, Sections
 from synthehr.evaluation.intervals import Estimate
 from synthehr.evaluation.measurement import SectionName
 from synthehr.evaluation.metrics import METRICS, Bench, measure, sections
+from synthehr.evaluation.threads import single_threaded_products
 from synthehr.schema.files import first_problem, load_yaml
 from synthehr.schema.model import Schema
 
@@ -213,6 +214,7 @@ def load_suite(source: str | Path | Suite) -> Suite:
         raise SchemaError(f"suite {str(source)!r}: {first_problem(error, Suite)}") from error
 
 
+@single_threaded_products()
 def run_suite(
     *,
     train: Cohort[Schema],
@@ -242,7 +244,7 @@ def run_suite(
     """
     asked = frozenset(gate.metric for gate in suite.checks)
     bench = Bench.open(train=train, holdout=holdout, synthetic=synthetic, seed=seed, asked=asked, likelihood=likelihood)
-    gates = [gate for gate in suite.checks if METRICS[gate.metric].applies(bench)]
+    gates = [gate for gate in suite.checks if _applies(gate, bench)]
     if not gates:
         raise ConfigError(f"no check of suite {suite.suite!r} applies to this schema: choose another suite")
     planned = [(gate, scope) for gate in gates for scope in _scopes(gate, bench)]
@@ -262,6 +264,12 @@ def run_suite(
         sections=sections(bench),
         seed=seed,
     )
+
+
+def _applies(gate: Gate, bench: Bench) -> bool:
+    """Whether a check could say anything, or has to say that it cannot."""
+    metric = METRICS[gate.metric]
+    return metric.applies(bench) and (gate.on_undefined != "pass" or metric.measurable(bench))
 
 
 def decide(interval: Estimate, *, op: Literal["<=", ">="], bound: float) -> Verdict:

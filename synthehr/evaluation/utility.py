@@ -21,7 +21,8 @@ from synthehr.evaluation.intervals import (
     replicate_areas,
     replicate_r_squared,
 )
-from synthehr.evaluation.learners import Learner, features, fit_classes, fit_numbers, in_parallel
+from synthehr.evaluation.learners import Learner, features, fit_classes, fit_numbers
+from synthehr.evaluation.threads import in_parallel
 from synthehr.schema.model import BooleanColumn, CategoryColumn, IntegerColumn, NumberColumn
 
 __all__ = [

@@ -22,6 +22,7 @@ __all__ = [
     "METRICS",
     "declared_types",
     "forbidden",
+    "rates",
     "rule_violations",
     "schema_violations",
     "violation_profiles",
@@ -41,7 +42,7 @@ def schema_violations(parts: Parts, *, column: str | None = None) -> Measurement
     names = parts.coding.names if column is None else (column,)
     root = parts.schema.root
     broken = [_any_broken(part, root, names) for part in (parts.synthetic, parts.holdout)]
-    return _rates("schema_violations", column or "all", *broken)
+    return rates("schema_violations", column or "all", *broken)
 
 
 def rule_violations(parts: Parts, *, rule: Rule | None = None) -> Measurement:
@@ -55,7 +56,7 @@ def rule_violations(parts: Parts, *, rule: Rule | None = None) -> Measurement:
         return undefined("rule_violations", scope, "lower", "The schema declares no rule for the patients' table.")
     root = parts.schema.root
     broken = [_any_rule_broken(part, root, rules) for part in (parts.synthetic, parts.holdout)]
-    return _rates("rule_violations", scope, *broken)
+    return rates("rule_violations", scope, *broken)
 
 
 def violation_profiles(parts: Parts) -> tuple[ViolationProfile, ...]:
@@ -86,7 +87,8 @@ def _root_rules(schema: Schema) -> tuple[Rule, ...]:
     return tuple(rule for rule in schema.parsed_rules if rule.table == schema.subject)
 
 
-def _rates(metric: str, scope: str, synthetic: NDArray[np.bool_], real: NDArray[np.bool_]) -> Measurement:
+def rates(metric: str, scope: Scope, synthetic: NDArray[np.bool_], real: NDArray[np.bool_]) -> Measurement:
+    """Shares of patients, synthetic beside held out. Wilson's intervals, and Newcombe's of the excess."""
     value = wilson(float(synthetic.sum()), of=len(synthetic))
     reference = wilson(float(real.sum()), of=len(real))
     return Measurement(
@@ -178,6 +180,7 @@ METRICS: Mapping[str, Metric] = {
         section="validity",
         direction="lower",
         measure=_rule_violations,
+        measurable=lambda bench: bool(_root_rules(bench.schema)),
         scopes=_rules,
         words=MetricWords(
             title="Declared rules",

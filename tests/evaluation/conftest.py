@@ -44,6 +44,12 @@ class Population:
     def cohort(self, frame: pl.DataFrame) -> Cohort[Schema]:
         return Cohort({"patient": frame}, schema=self.schema)
 
+    def declaring(self, **more: object) -> Population:
+        """The same patients under a schema that declares more of their table."""
+        schema = load_schema(NAFLD | {"tables": {"patient": NAFLD["tables"]["patient"] | more}})
+        train, holdout = (Cohort({"patient": one.root}, schema=schema) for one in (self.train, self.holdout))
+        return Population(schema=schema, train=train, holdout=holdout, others=self.others)
+
 
 @pytest.fixture(scope="session")
 def nafld() -> Population:

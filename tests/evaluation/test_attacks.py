@@ -180,3 +180,22 @@ def test_shadow_fits_find_nothing_in_fits_that_do_not_look():
             delta=0.0,
             generator=noise,
         )
+
+
+def test_what_is_likely_of_anyone_tells_no_member(nafld):
+    """A likelihood that is a function of age alone, and of train's patients a little higher."""
+    train, holdout = nafld.train.root[:1000], nafld.holdout.root[:600]
+
+    def likelihood(*cohorts: Cohort):
+        return tuple(-10.0 * cohort.root["age"].to_numpy() + 5.0 * (cohort.root.height == 1000) for cohort in cohorts)
+
+    def flat(*cohorts: Cohort):
+        return tuple(-10.0 * cohort.root["age"].to_numpy() for cohort in cohorts)
+
+    areas = [
+        measure(bench(nafld, train, holdout, nafld.others[:1000], likelihood=one), "membership_auc", "known_generator")
+        for one in (likelihood, flat)
+    ]
+    # Ages differ by hundreds in the score, so that five points would not show beside them.
+    assert areas[1].value.low < 0.5 < areas[1].value.high
+    assert areas[0].value.low > 0.6

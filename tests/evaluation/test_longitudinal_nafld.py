@@ -70,8 +70,8 @@ def failed(result: SuiteResult) -> set[str]:
 def test_other_real_patients_pass_every_gate_on_rows(split: Split) -> None:
     result = judged(split, split.others)
     assert result.verdict == "pass", [check for check in result.checks if check.counts_as != "pass"]
-    # All but the rules of rows, of which there are none; rows per patient for each of two tables.
-    assert len(result.checks) == len(rows_alone().checks)
+    # All of them, and rows per patient for each of two tables.
+    assert len(result.checks) == len(rows_alone().checks) + 1
 
 
 def test_other_real_patients_hardly_ever_fail_even_where_few(whole: Cohort) -> None:
@@ -97,6 +97,18 @@ def test_days_shuffled_within_patients_fail(split: Split) -> None:
         "values-by-code",
         "rows-go-with-patients",
     }
+
+
+def test_histories_turned_around_in_time_fail(split: Split) -> None:
+    turned = {
+        name: split.others.tables[name].with_columns(
+            days=pl.col("days").min().over("id") + pl.col("days").max().over("id") - pl.col("days")
+        )
+        for name in ("lab", "event")
+    }
+    caught = failed(judged(split, split.plant(**turned)))
+    assert "codes-of-the-next-visit" in caught
+    assert not caught & {"as-many-rows[lab]", "as-many-rows[event]", "codes-as-common", "values-by-code"}
 
 
 def test_histories_given_to_other_patients_fail(split: Split) -> None:
@@ -168,6 +180,13 @@ def test_values_in_another_unit_fail(split: Split) -> None:
     assert {"values-by-code", "rows-alike"} <= failed(judged(split, split.plant(lab=lab)))
 
 
+def test_a_few_impossible_pressures_fail_by_name_though_no_distance_sees_them(split: Split) -> None:
+    lab = split.others.tables["lab"]
+    few = pl.Series(np.random.default_rng(2).random(lab.height) < 0.1) & (lab["test"] == "sbp")
+    changed = lab.with_columns(pl.when(few).then(pl.col("value") * 5).otherwise("value").alias("value"))
+    assert failed(judged(split, split.plant(lab=changed))) == {"no-far-numbers-in-rows"}
+
+
 def test_order_of_rows_and_types_do_not_matter(split: Split) -> None:
     tables = split.others.tables
     other = split.plant(
@@ -235,7 +254,7 @@ def test_the_profile_names_what_is_declared_and_holds_no_patient(split: Split) -
 
 def test_a_flat_cohort_leaves_the_gates_on_rows_out(split: Split) -> None:
     declared = split.train.schema.model_dump(mode="json", exclude_none=True)
-    flat = load_schema({**declared, "tables": {"patient": declared["tables"]["patient"]}})
+    flat = load_schema({**declared, "tables": {"patient": declared["tables"]["patient"]}, "rules": []})
     cohorts = [Cohort({"patient": one.root}, schema=flat) for one in (split.train, split.holdout, split.others)]
     result = run_suite(train=cohorts[0], holdout=cohorts[1], synthetic=cohorts[2], suite=load_suite("quick"))
     assert not {check.metric for check in result.checks} & set(LONGITUDINAL)

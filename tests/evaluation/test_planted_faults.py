@@ -5,23 +5,16 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
-from conftest import NAFLD
 
-from synthehr.cohort import Cohort
 from synthehr.evaluation.suite import SuiteResult, load_suite, run_suite
-from synthehr.schema.files import load_schema
 
-TABLE = NAFLD["tables"]["patient"] | {"groups": ["male"], "survival": {"time": "futime", "event": "status"}}
-SCHEMA = load_schema(NAFLD | {"tables": {"patient": TABLE}})
 FLAT = ("validity", "fidelity", "utility", "inference", "fairness")
 
 
 def judged(nafld, frame: pl.DataFrame, *sections: str) -> SuiteResult:
-    train, holdout, synthetic = (
-        Cohort({"patient": part}, schema=SCHEMA) for part in (nafld.train.root, nafld.holdout.root, frame)
-    )
+    declared = nafld.declaring(groups=["male"], survival={"time": "futime", "event": "status"})
     suite = load_suite("ci").only(sections or FLAT)
-    return run_suite(train=train, holdout=holdout, synthetic=synthetic, suite=suite)
+    return run_suite(train=declared.train, holdout=declared.holdout, synthetic=declared.cohort(frame), suite=suite)
 
 
 def failed(result: SuiteResult) -> set[str]:

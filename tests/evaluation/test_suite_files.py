@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -211,10 +212,14 @@ def test_one_failure_outweighs_the_undecided(nafld):
     assert run(nafld, gates({}, {"bound": value})).verdict == "inconclusive"
 
 
-def test_every_metric_is_documented():
-    readme = Path(__file__).parents[2] / "evaluation" / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    assert [name for name in METRICS if f"`{name}`" not in text] == []
+def test_every_metric_has_a_place_of_its_own_with_formula_direction_and_pitfalls():
+    readme = (Path(__file__).parents[2] / "evaluation" / "README.md").read_text(encoding="utf-8")
+    places = {}
+    for part in re.split(r"^#+ ", readme, flags=re.MULTILINE):
+        places |= dict.fromkeys(re.findall(r"`(\w+)`", part.split("\n")[0]), part)
+    wanted = ("**Formula**", "**Range, direction", "**Pitfalls**")
+    missing = [(name, word) for name in METRICS for word in wanted if word not in places.get(name, "")]
+    assert missing == []
 
 
 def test_importing_the_suite_loads_no_heavy_library():
