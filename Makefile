@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check evidence bench schemas clean
+.PHONY: help demo test check evidence nightly bench schemas clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -31,6 +31,10 @@ check: $(READY)  ## Lint, types, direction of imports
 evidence: $(READY)  ## Run the slow tests, and measure how often intervals hold
 	$(BIN)/python -m pytest -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python evaluation/bench/coverage.py
+
+nightly: $(READY)  ## Attack fits of our own models with shadow fits, for hours; finished fits are kept
+	OMP_NUM_THREADS=1 $(BIN)/python evaluation/bench/shadow.py --patients 2000 --attacked 200 --fits 256
+	OMP_NUM_THREADS=1 $(BIN)/python evaluation/bench/shadow.py --patients 2000 --attacked 200 --fits 64 --model dp-ctgan
 
 bench: $(READY)  ## Fit and score our models and the peers' on real tables; finished cells are kept
 	$(BIN)/python evaluation/bench/peers.py --envs .bench $(if $(DATA),--data $(DATA))

@@ -4,6 +4,8 @@
 
 One line of results/ablation.csv a finished cell; run again, it skips those that are there. ``--table`` renders
 results/ablation.md from them: each variant's difference from the default, paired by table and seed, with its interval.
+The noise of a fit is never that of another, so that a pair shares its rows and starting weights alone; ways to draw
+rows are compared on one fit.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -26,7 +29,9 @@ from scipy import stats
 
 from synthehr.cohort import Cohort
 from synthehr.models.planning import TrainingSettings
+from synthehr.models.sampling import Sampler
 from synthehr.models.training import train
+from synthehr.randomness import IntArray
 from synthehr.release import Release
 from synthehr.reporting.datasheet import render_datasheet
 from synthehr.schema.conform import conform
@@ -59,6 +64,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dp-tvae": {"model": "dp-tvae"},
     "dp-tvae, gradients not followed": {"model": "dp-tvae", "variational.learning_rate": 0.0},
 }
+# Drawn from one fit: what the others are compared with, and rows each by itself.
+EVENLY, ALONE = "drawn evenly", "the same fits, rows drawn each by itself"
 
 
 def changed(changes: Mapping[str, Any]) -> tuple[str, TrainingSettings]:
@@ -78,8 +85,8 @@ def changed(changes: Mapping[str, Any]) -> tuple[str, TrainingSettings]:
     return model, settings
 
 
-def measure(parts: Parts, changes: Mapping[str, Any], *, epsilon: float, seed: int) -> dict[str, float]:
-    """The scores of one fit."""
+def fitted(parts: Parts, changes: Mapping[str, Any], *, epsilon: float, seed: int) -> tuple[Release, float]:
+    """The release of one fit, and its seconds of processor time."""
     model, settings = changed(changes)
     schema = load_schema(parts.meta["schema"])
     rows = conform(pl.from_pandas(parts.train), schema=schema, table="patient")
@@ -93,10 +100,27 @@ def measure(parts: Parts, changes: Mapping[str, Any], *, epsilon: float, seed: i
         seed=seed,
         settings=settings,
     )
-    spent = time.process_time() - started
-    made = Release.of(trained, datasheet=render_datasheet).sample(len(parts.train), seed=seed).root.to_pandas()
-    found = score(parts.train, parts.test, made, parts.meta)
-    return {"fit_cpu_seconds": round(spent, 1), **{name: round(value, 4) for name, value in found.items()}}
+    return Release.of(trained, datasheet=render_datasheet), time.process_time() - started
+
+
+def scored(release: Release, parts: Parts, *, seed: int) -> dict[str, float]:
+    """The scores of a cohort of as many patients as there are real ones."""
+    made = release.sample(len(parts.train), seed=seed).root.to_pandas()
+    return {name: round(value, 4) for name, value in score(parts.train, parts.test, made, parts.meta).items()}
+
+
+def measure(parts: Parts, variant: str, *, epsilon: float, seed: int) -> dict[str, dict[str, float]]:
+    """The scores of one fit, by variant: two for the ways to draw, else the one asked for."""
+    release, spent = fitted(parts, VARIANTS.get(variant, {}), epsilon=epsilon, seed=seed)
+    found = {variant: {"fit_cpu_seconds": round(spent, 1), **scored(release, parts, seed=seed)}}
+    if variant == EVENLY:
+        with mock.patch.object(Sampler, "_evenly", _each_by_itself):
+            found[ALONE] = {"fit_cpu_seconds": round(spent, 1), **scored(release, parts, seed=seed)}
+    return found
+
+
+def _each_by_itself(sampler: Sampler, parts: Any, each: int, draws: np.random.Generator) -> list[IntArray]:
+    return sampler.rows(parts.chosen(np.repeat(np.arange(len(parts)), each)), draws)
 
 
 def render(lines: list[dict[str, str]], *, epsilon: str) -> str:
@@ -109,11 +133,12 @@ def render(lines: list[dict[str, str]], *, epsilon: str) -> str:
         "| variant | " + " | ".join(FIGURES) + " | fits | CPU time, ratio |",
         "|---|" + "---|" * (len(FIGURES) + 2),
     ]
-    for variant in VARIANTS:
-        keys = [key for key in cells if key[0] == variant and ("default", *key[1:]) in cells]
+    for variant in (*VARIANTS, ALONE):
+        against = EVENLY if variant == ALONE else "default"
+        keys = [key for key in cells if key[0] == variant and (against, *key[1:]) in cells]
         if not keys:
             continue
-        base = [cells["default", key[1], key[2]] for key in keys]
+        base = [cells[against, key[1], key[2]] for key in keys]
         row = []
         for figure in FIGURES:
             mine = np.array([float(cells[key][figure]) for key in keys])
@@ -135,7 +160,7 @@ def main() -> None:
     """Measure what is missing, or render what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", nargs="+", default=["nafld1", "flchain", "stroke"])
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", default=[*VARIANTS, EVENLY], choices=[*VARIANTS, EVENLY])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epsilon", type=float, default=3.0)
     parser.add_argument("--data", type=Path, help="folder of the tables that no package holds")
@@ -160,15 +185,15 @@ def main() -> None:
                 key = {"table": name, "variant": variant, "epsilon": f"{options.epsilon:g}", "seed": str(seed)}
                 if tuple(key.values()) in done:
                     continue
-                line = {**key, **measure(parts, VARIANTS[variant], epsilon=options.epsilon, seed=seed)}
-                line["torch"] = torch.__version__
-                new = not path.exists()
-                with path.open("a", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, list(line), lineterminator="\n")
-                    if new:
-                        writer.writeheader()
-                    writer.writerow(line)
-                print(name, variant, seed, {figure: line[figure] for figure in FIGURES}, flush=True)
+                for drawn, found in measure(parts, variant, epsilon=options.epsilon, seed=seed).items():
+                    line = {**key, "variant": drawn, **found, "torch": torch.__version__}
+                    new = not path.exists()
+                    with path.open("a", newline="", encoding="utf-8") as file:
+                        writer = csv.DictWriter(file, list(line), lineterminator="\n")
+                        if new:
+                            writer.writeheader()
+                        writer.writerow(line)
+                    print(name, drawn, seed, {figure: line[figure] for figure in FIGURES}, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Cohorts of groups of about one patient in a hundred, beside the real group; results/conditional.csv, a line a group.
 
-For each table a release of each of ``--models`` is fitted to the train part at epsilon 3, and each group is drawn
+For each table a release of each of ``--models`` and ``--seeds`` is fitted to the train part at ``--epsilon``, and
+each group is drawn
 
 * ``direct``: by ``Release.sample(where=...)``;
 * ``rejection``: by drawing patients and keeping those of the group;
@@ -13,13 +14,14 @@ train part's quantiles, missing ones apart) between the real group of the train 
 both are mostly chance. Each is the mean of ``--repeats`` draws. ``ratio`` is ``direct_tv / whole_tv``. ``floor_tv`` is
 what a random half of the real group shows against the other half, times the square root of a half.
 
-    python evaluation/bench/conditional.py [--models marginal dp-ctgan] [--repeats 40]
+    python evaluation/bench/conditional.py [--models marginal dp-ctgan] [--seeds 0 1 2] [--epsilon 3] [--repeats 40]
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import os
 import platform
 import tempfile
@@ -42,6 +44,8 @@ from synthehr.reporting.datasheet import render_datasheet
 
 RESULTS = Path(__file__).parent / "results" / "conditional.csv"
 BINS = 20
+# Patients of the whole cohort, among whom those of a group are looked for.
+PLAIN = 300_000
 GROUPS = {
     "nafld1": [
         "age >= 83 and male = '1'",
@@ -114,7 +118,7 @@ class Group:
         direct_seconds = time.perf_counter() - begun
         assert cohort.root.filter(self.rule.holds(cohort.root)).height == wanted
         begun = time.perf_counter()
-        plain = self.release.sample(1_000_000, seed=2).root
+        plain = self.release.sample(PLAIN, seed=2).root
         kept = plain.filter(self.rule.holds(plain))
         rejection_seconds = time.perf_counter() - begun
         assert cohort.provenance.drawing is not None
@@ -165,7 +169,8 @@ class Group:
     def forced(self, rows: int) -> pl.DataFrame:
         """Rows of which every component makes as many, its columns held to the group."""
         release, domain, table = self.release, self.release.domain, self.release.schema.root
-        sampler = Sampler(load_generator(domain, release.manifest.model.generator, release._tensors()))
+        sizes = [column.cells.size for column in domain]
+        sampler = Sampler(load_generator(sizes, release.manifest.model.generator, release.weights()))
         boxes = region_of([self.rule], domain=domain, table=table).boxes
         target = target_of(boxes[0], domain)
         even = stratified(np.ones(sampler.components), rows, self.draws)
@@ -174,11 +179,11 @@ class Group:
         return Decoder(domain, table).rows(made, self.draws, within=target.interiors)
 
 
-def fitted(table: str, model: str, folder: Path) -> Release:
+def fitted(table: str, model: str, epsilon: float, seed: int, folder: Path) -> Release:
     """A release, kept between runs."""
-    path = folder / f"{table}_{model}"
+    path = folder / f"{table}_{model}_{epsilon:g}_{seed}"
     if not path.exists():
-        made = train(load(table)[0], epsilon=3.0, delta=1e-5, model=model, policy="exploratory", seed=0)
+        made = train(load(table)[0], epsilon=epsilon, delta=1e-5, model=model, policy="exploratory", seed=seed)
         Release.of(made, datasheet=render_datasheet).save(path)
     return Release.load(path)
 
@@ -188,6 +193,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--tables", nargs="+", default=list(GROUPS))
     parser.add_argument("--models", nargs="+", default=["marginal", "dp-ctgan"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epsilon", type=float, default=3.0)
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--folder", type=Path, help="where releases are kept between runs")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -195,18 +202,22 @@ def main() -> None:
     done = set()
     if options.results.exists():
         with options.results.open() as file:
-            done = {(r["table"], r["model"], r["where"]) for r in csv.DictReader(file)}
+            done = {
+                (r["table"], r["model"], float(r["epsilon"]), int(r["seed"]), r["where"]) for r in csv.DictReader(file)
+            }
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder if options.folder is not None else Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for table in options.tables:
             real = load(table)[0].root
-            for model in options.models:
+            for seed, model in itertools.product(options.seeds, options.models):
                 for where in GROUPS[table]:
-                    if (table, model, where) in done:
+                    if (table, model, options.epsilon, seed, where) in done:
                         continue
-                    group = Group(fitted(table, model, folder), real, where, repeats=options.repeats, seed=0)
-                    line = {"table": table, "model": model, "where": where, **group.scored()}
+                    release = fitted(table, model, options.epsilon, seed, folder)
+                    group = Group(release, real, where, repeats=options.repeats, seed=0)
+                    line: dict[str, object] = {"table": table, "model": model, "epsilon": options.epsilon, "seed": seed}
+                    line |= {"where": where, **group.scored()}
                     line |= {
                         "synthehr": version("synthehr"),
                         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

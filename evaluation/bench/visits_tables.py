@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 import polars as pl
-from cohorts import TABLES, _fitting, _icd9_group, _meta
+from cohorts import _DOSES, TABLES, _fitting, _icd9_group, _meta
 
 __all__ = ["COHORTS", "visits_of"]
 
@@ -78,7 +78,8 @@ def _pbcseq(folder: Path) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
         "sex": {"kind": "category", "values": ["f", "m"]},
     }
     tables = {"patient": patient.select("id", *people), "visit": rows.select("id", *visit)}
-    return tables, _schema("pbcseq", people, visit, outcome="died", group="sex", order="day")
+    rules = ["visit.day <= patient.futime"]
+    return tables, _schema("pbcseq", people, visit, outcome="died", group="sex", order="day", rules=rules)
 
 
 def _diabetes130(folder: Path) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
@@ -101,7 +102,20 @@ def _diabetes130(folder: Path) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]
         "patient": first.select("id", *people),
         "visit": every.select("id", *visit).with_columns(pl.col(whole).cast(pl.Int64)),
     }
-    return tables, _schema("diabetes130", people, visit, outcome=None, group="gender", order="number")
+    rules = _of_drugs()
+    return tables, _schema("diabetes130", people, visit, outcome=None, group="gender", order="number", rules=rules)
+
+
+def _of_drugs() -> list[str]:
+    """The codebook's: ``diabetesMed`` tells whether any drug was given, and a new dose of any is a ``change``."""
+    drugs = [f'visit."{name}"' for name in _DOSES]
+    given = " or ".join(f"{drug} <> 'No'" for drug in drugs)
+    same = " and ".join(f"{drug} in ('No', 'Steady')" for drug in drugs)
+    return [
+        f"visit.diabetesMed = 'No' or {given}",
+        "visit.diabetesMed = 'Yes' or (" + " and ".join(f"{drug} = 'No'" for drug in drugs) + ")",
+        f"visit.change = 'Ch' or ({same})",
+    ]
 
 
 def _number(low: float, high: float, step: float, *, nullable: bool) -> dict[str, Any]:
@@ -110,7 +124,14 @@ def _number(low: float, high: float, step: float, *, nullable: bool) -> dict[str
 
 
 def _schema(
-    name: str, people: dict[str, Any], visit: dict[str, Any], *, outcome: str | None, group: str, order: str
+    name: str,
+    people: dict[str, Any],
+    visit: dict[str, Any],
+    *,
+    outcome: str | None,
+    group: str,
+    order: str,
+    rules: list[str],
 ) -> dict[str, Any]:
     key = {"id": {"kind": "id"}}
     patient = {"key": "id", "groups": [group], "columns": key | people}
@@ -121,6 +142,7 @@ def _schema(
         "synthehr": 1,
         "subject": "patient",
         "tables": {"patient": patient, "visit": {**visits, "columns": key | visit}},
+        "rules": rules,
     }
 
 
