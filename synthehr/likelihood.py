@@ -11,6 +11,7 @@ from synthehr.cohort import Cohort
 from synthehr.encoding.unroll import ConditionalTable, Unrolled, changes, unroll
 from synthehr.models.columns import Learned, cells_above, repeated_columns
 from synthehr.models.loglinear import Conditional
+from synthehr.models.outcomes import chances_of
 from synthehr.privacy.history import history_of
 from synthehr.privacy.partition import cells_of
 from synthehr.randomness import IntArray
@@ -34,12 +35,12 @@ class Likelihood:
     Args:
         made: the tables as the release learns them, ancestors first.
         learned: what it learned of them.
-        shares: of each column of the patients' table the log shares of its cells in each component, shape
-            ``(components, cells)``.
+        shares: of each column of the patients' table that its mixture tells the log shares of its cells in each
+            component, shape ``(components, cells)``.
     """
 
     def __init__(
-        self, made: Mapping[str, ConditionalTable], learned: Mapping[str, Learned], shares: list[Floats]
+        self, made: Mapping[str, ConditionalTable], learned: Mapping[str, Learned], shares: Mapping[str, Floats]
     ) -> None:
         self._made, self._learned, self._shares = made, learned, shares
 
@@ -59,7 +60,7 @@ class Likelihood:
             learned = self._learned[name]
             codes[name] = {own: cells_of(part.frame, own, learned.cells[own]) for own in learned.made.own}
             if not learned.made.depth:
-                found += self._of_patients(list(codes[name].values()))
+                found += self._of_patients(codes[name]) + _of_outcomes(learned, codes[name])
                 continue
             parent = bounded.schema.tables[name].parent
             assert parent is not None, "only the patients' table has none"
@@ -67,13 +68,27 @@ class Likelihood:
             found += _of_rows(learned, part, codes[name], self._learned[parent], patients=len(cohort))
         return found
 
-    def _of_patients(self, codes: list[IntArray]) -> Floats:
-        found = np.zeros(len(codes[0]))
-        for start in range(0, len(found), _CHUNK):
+    def _of_patients(self, codes: Mapping[str, IntArray]) -> Floats:
+        patients = len(next(iter(codes.values())))
+        found = np.zeros(patients)
+        if not self._shares:
+            return found
+        components = len(next(iter(self._shares.values())))
+        for start in range(0, patients, _CHUNK):
             rows = slice(start, start + _CHUNK)
-            logs = sum(share[:, code[rows]] for share, code in zip(self._shares, codes, strict=True))
-            found[rows] = np.logaddexp.reduce(np.asarray(logs), axis=0) - np.log(len(self._shares[0]))
+            logs = sum(share[:, codes[name][rows]] for name, share in self._shares.items())
+            found[rows] = np.logaddexp.reduce(np.asarray(logs), axis=0) - np.log(components)
         return found
+
+
+def _of_outcomes(learned: Learned, codes: Mapping[str, IntArray]) -> Floats:
+    """The log-likelihood of patients' outcomes given their other columns, shape ``(patients,)``."""
+    patients = len(next(iter(codes.values())))
+    found = np.zeros(patients)
+    for outcome in learned.conditionals:
+        chances = chances_of(outcome, codes, patients)
+        found += np.log(np.maximum(chances[np.arange(patients), codes[outcome.target]], _LEAST))
+    return found
 
 
 def _of_rows(
@@ -126,4 +141,10 @@ def likelihood_of(release: Release) -> Likelihood | None:
     chances = generator.mixture().detach().double().numpy()
     sizes = [subject.cells[name].size for name in subject.made.own]
     parts = np.split(chances, np.cumsum(sizes)[:-1], axis=1)
-    return Likelihood(made, learned, [np.log(np.maximum(part, _LEAST)) for part in parts])
+    outcomes = {outcome.target for outcome in subject.conditionals}
+    shares = {
+        name: np.log(np.maximum(part, _LEAST))
+        for name, part in zip(subject.made.own, parts, strict=True)
+        if name not in outcomes
+    }
+    return Likelihood(made, learned, shares)

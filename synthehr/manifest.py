@@ -63,6 +63,9 @@ class Manifest(_Record):
     label: str = "A model of patients under differential privacy. What it makes is synthetic: no row is a patient."
     schema_: dict[str, Any] = Field(alias="schema")
     domain: tuple[ColumnRecord, ...] = Field(description="Cells of the patients' own columns.")
+    outcomes: tuple[ConditionalRecord, ...] = Field(
+        default=(), description="How outcomes of patients are drawn anew given their other columns, in that order."
+    )
     tables: dict[str, TableRecord] = Field(
         default_factory=dict, description="The other tables that were learned, ancestors first."
     )

@@ -40,6 +40,7 @@ from synthehr.models.columns import Learned
 from synthehr.models.drawing import Drawing
 from synthehr.models.packing import child_table, patients_table
 from synthehr.models.patients import Patients, joined, structural_rules
+from synthehr.models.sampling import Sampler
 from synthehr.randomness import fresh_seed
 from synthehr.schema.files import dump_schema, load_schema
 from synthehr.schema.model import Schema
@@ -94,6 +95,7 @@ class Release:
                 for name, table in trained.per_table.items()
                 if name != trained.schema.subject
             },
+            outcomes=trained.per_table[trained.schema.subject].terms,
             max_rows={name: most for name, most in trained.max_rows.items() if name != trained.schema.subject},
             model=ModelRecord(
                 name=trained.model,
@@ -256,10 +258,8 @@ class Release:
             )
         seed = fresh_seed() if seed is None else seed
         made, learned, subject = self.tables, self.learned, self.schema.subject
-        generator = learned[subject].generator
-        assert generator is not None, "patients have one"
         drawing = Drawing(
-            generator,
+            Sampler.of(learned[subject]),
             self.domain,
             made[subject].table,
             rules=[
@@ -289,10 +289,12 @@ class Release:
             DataError: the weights cannot be read, or do not fit the manifest.
         """
         made, subject, tensors = self.tables, self.schema.subject, self._tensors()
+        shape, outcomes = self.manifest.model.generator, self.manifest.outcomes
         own = {name: value for name, value in tensors.items() if "/" not in name}
-        found = {subject: patients_table(made[subject], self.domain, self.manifest.model.generator, own)}
+        own |= _of_table(tensors, subject)
+        found = {subject: patients_table(made[subject], self.domain, shape, outcomes, own)}
         for name, record in self.manifest.tables.items():
-            mine = {n.removeprefix(f"{name}/"): value for n, value in tensors.items() if n.startswith(f"{name}/")}
+            mine = _of_table(tensors, name)
             domain = [column_of(column) for column in record.domain]
             parent = self.schema.tables[name].parent
             assert parent is not None, "the patients' own table is not among them"
@@ -368,11 +370,16 @@ class Release:
             raise DataError("weights.safetensors of the release cannot be read") from error
 
 
+def _of_table(tensors: Mapping[str, Tensor], table: str) -> dict[str, Tensor]:
+    """The tensors that have the table's name before theirs, without it."""
+    return {name.removeprefix(f"{table}/"): value for name, value in tensors.items() if name.startswith(f"{table}/")}
+
+
 def _named_weights(trained: Trained) -> dict[str, Tensor]:
-    """The weights of all tables; those beside the patients' own have the table's name before theirs."""
+    """The weights of all tables; the table's name stands before theirs, but for those of the patients' generator."""
     subject = trained.schema.subject
     return {
-        name if table == subject else f"{table}/{name}": value
+        name if table == subject and "/" not in name else f"{table}/{name}": value
         for table, found in trained.per_table.items()
         for name, value in found.weights.items()
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from synthehr.cohort import Cohort
 from synthehr.encoding.unroll import conditional_tables
 from synthehr.likelihood import Likelihood, likelihood_of
 from synthehr.models.columns import Learned
+from synthehr.models.loglinear import Conditional, Term
 from synthehr.privacy.partition import Values
 from synthehr.schema.files import load_schema
 
@@ -67,13 +69,19 @@ def test_a_mixture_of_two_products_by_hand() -> None:
     made = conditional_tables(schema, {"p": 1})
     domain = tuple(SimpleNamespace(name=name, cells=cells) for name in ("x", "y"))
     learned = {"p": Learned(made=made["p"], domain=domain, cells={"x": cells, "y": cells})}  # type: ignore[arg-type]
-    shares = [np.log([[0.9, 0.1], [0.2, 0.8]]), np.log([[0.5, 0.5], [0.3, 0.7]])]
+    shares = {"x": np.log([[0.9, 0.1], [0.2, 0.8]]), "y": np.log([[0.5, 0.5], [0.3, 0.7]])}
     likelihood = Likelihood(made, learned, shares)
     both = Cohort({"p": pl.DataFrame({"x": ["a", "b"], "y": ["a", "b"]})}, schema=schema)
     # a, a: (0.9 * 0.5 + 0.2 * 0.3) / 2; b, b: (0.1 * 0.5 + 0.8 * 0.7) / 2.
     first, second = likelihood(both, both.take(np.array([1])))
     assert np.exp(first).tolist() == pytest.approx([0.255, 0.305])
     assert np.exp(second).tolist() == pytest.approx([0.305])
+    # With y an outcome: what x is, times what y is given that.
+    given = Term(given=("x",), weights=np.log(np.array([[0.75, 0.25], [0.4, 0.6]], dtype=np.float32)))
+    outcome = Conditional(target="y", size=2, terms=(given,))
+    drawn = {"p": replace(learned["p"], conditionals=(outcome,))}
+    first, _ = Likelihood(made, drawn, {"x": shares["x"]})(both, both)
+    assert np.exp(first).tolist() == pytest.approx([0.55 * 0.75, 0.45 * 0.6])
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "250 components": {"shape.components": 250},
     "4000 components": {"shape.components": 4000},
     "spread 0.3": {"fit.spread": 0.3},
+    "outcomes as the mixture has them": {"outcomes.steps": 0},
+    "outcomes held back less": {"outcomes.value": 2.0, "outcomes.slope": 4.0, "outcomes.bend": 0.6},
     "dp-ctgan": {"model": "dp-ctgan"},
     "dp-ctgan, critic without weight": {"model": "dp-ctgan", "critic.weight": 0.0},
     "dp-tvae": {"model": "dp-tvae"},

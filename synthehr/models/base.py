@@ -110,7 +110,7 @@ class Trained:
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
-        """Of the patients' own generator."""
+        """Of the patients' own generator, and with a slash in their names those of outcomes."""
         return self.per_table[self.schema.subject].weights
 
 

@@ -135,7 +135,8 @@ class Conditional:
                 copies = np.diff(np.floor(np.cumsum(weights) / pilot.bound + draws.random()), prepend=0.0)
                 most = max(most, int(copies.max(initial=0.0)))
                 at = np.repeat(np.arange(len(batch)), copies.astype(np.int64))
-                made[box].append(self._sampler.rows(batch.chosen(at), draws, kept=self.targets[box].kept))
+                rows = self._sampler.rows(batch.chosen(at), draws, kept=self.targets[box].kept)
+                made[box].append(self._sampler.with_outcomes(rows, draws))
         columns = range(len(self._sampler.sizes))
         joined = [[np.concatenate([batch[column] for batch in batches]) for column in columns] for batches in made]
         return joined, np.concatenate(weighed), most

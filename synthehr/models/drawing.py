@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -19,7 +19,6 @@ from synthehr.encoding.domain import ColumnDomain
 from synthehr.encoding.subsets import Subset
 from synthehr.errors import ConfigError, DataError
 from synthehr.models.conditional import Conditional, Pilot, target_of
-from synthehr.models.networks import Generator
 from synthehr.models.sampling import BATCH, Sampler
 from synthehr.privacy.partition import Values
 from synthehr.randomness import seeded
@@ -114,6 +113,23 @@ class _Workers:
 _Batch: TypeAlias = tuple[pl.DataFrame, _Tally]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """How rows of a region are to be drawn.
+
+    Attributes:
+        conditional: what draws inside the region, or what of it the parts of the mixture know; None for all rows.
+        pilot: of it.
+        value: of the balanced column where that is an outcome, which only whole rows know; None elsewhere.
+        rejects: whether rows may come out that do not lie in the region.
+    """
+
+    conditional: Conditional | None = None
+    pilot: Pilot | None = None
+    value: str | bool | None = None
+    rejects: bool = False
+
+
 @dataclass(slots=True)
 class _Stream:
     """Rows that meet a region, the conditions and the rules, without end.
@@ -186,7 +202,7 @@ class Drawing:
     """``rows`` rows of a generator that meet the conditions and the declared rules.
 
     Args:
-        generator: on the CPU.
+        sampler: of the generator.
         domain: the columns' cells.
         table: the columns' declarations.
         rules: declared for the table.
@@ -203,7 +219,7 @@ class Drawing:
 
     def __init__(
         self,
-        generator: Generator,
+        sampler: Sampler,
         domain: Sequence[ColumnDomain],
         table: Table,
         *,
@@ -213,7 +229,7 @@ class Drawing:
         rows: int,
         seed: int,
     ) -> None:
-        self._sampler = Sampler(generator)
+        self._sampler = sampler
         self._decoder = Decoder(domain, table)
         self._domain, self._table, self._seed, self._total = tuple(domain), table, seed, rows
         self._rules, self.conditions = tuple(rules), tuple(conditions)
@@ -222,7 +238,7 @@ class Drawing:
         self._lawful = region_of(self._rules, domain=domain, table=table)
         self.left_out: dict[str | bool, str] = {}
         self._values: list[str | bool] = []
-        self._sources: list[tuple[Region, Conditional | None, Pilot | None]] = []
+        self._sources: list[_Source] = []
         if balance is None:
             self._sources.append(self._source(self._region, what="--where", stream=0))
         else:
@@ -233,10 +249,11 @@ class Drawing:
     @property
     def method(self) -> Method:
         """How rows that meet the conditions came about."""
-        direct = any(pilot is not None for _, _, pilot in self._sources)
-        if not self.conditions:
-            return "direct" if direct else "plain"
-        if self._region.exact:
+        direct = any(source.pilot is not None for source in self._sources)
+        rejected = any(source.rejects for source in self._sources)
+        if not self.conditions and self._balance is None:
+            return "plain"
+        if not rejected:
             return "direct"
         return "direct, then rejection" if direct else "rejection"
 
@@ -329,6 +346,8 @@ class Drawing:
             region = self._region & Region(({balance: alone},), exact=True)
             try:
                 source = self._source(region, what=f"{balance} = {value!r}", stream=at)
+                if balance in self._sampler.outcomes:
+                    source = self._of_outcome(source, balance, at, value)
             except DataError:
                 self.left_out[value] = "impossible" if not (region & self._lawful).boxes else "next to impossible"
                 continue
@@ -340,33 +359,52 @@ class Drawing:
                 f"{' that meet --where' if self.conditions else ''}, so that there is nothing to balance"
             )
 
-    def _source(self, region: Region, *, what: str, stream: int) -> tuple[Region, Conditional | None, Pilot | None]:
+    def _source(self, region: Region, *, what: str, stream: int) -> _Source:
         """How rows of a region are to be drawn, once it is known that there are any."""
         if not (region & self._lawful).boxes:
             raise DataError(f"{what} and the declared rules exclude each other: no row can meet both")
-        if not any(region.boxes):
-            return region, None, None
-        conditional = Conditional(self._sampler, [target_of(box, self._domain) for box in region.boxes])
+        known = self._known_to_parts(region)
+        rejects = known is not region or not region.exact
+        if not any(known.boxes):
+            return _Source(rejects=rejects)
+        conditional = Conditional(self._sampler, [target_of(box, self._domain) for box in known.boxes])
         pilot = conditional.pilot(seeded(self._seed, 4, 0, stream))
         if pilot is None or pilot.probability < _RAREST:
             raise DataError(
                 f"{what} is next to impossible in this release: fewer than one patient in a million meets it; loosen it"
             )
-        return region, conditional, pilot
+        return _Source(conditional=conditional, pilot=pilot, rejects=rejects)
 
-    def _stream(
-        self, at: int, source: tuple[Region, Conditional | None, Pilot | None], workers: _Workers, *, wanted: int
-    ) -> _Stream:
-        _, conditional, pilot = source
+    def _known_to_parts(self, region: Region) -> Region:
+        """The region without what it asks of outcomes, which follow from whole rows; the same where that is nothing."""
+        outcomes = self._sampler.outcomes
+        if not any(name in outcomes for box in region.boxes for name in box):
+            return region
+        known = Region((), exact=False)
+        for box in region.boxes:
+            rest = {name: subset for name, subset in box.items() if name not in outcomes}
+            known = known | Region((rest,), exact=False)
+        return known
+
+    def _of_outcome(self, source: _Source, outcome: str, cell: int, value: str | bool) -> _Source:
+        """How rows of one value of an outcome are to be drawn: until there are enough."""
+        share = self._sampler.share_of_outcome(outcome, cell, seeded(self._seed, 4, 1, cell))
+        if share < _RAREST:
+            raise DataError(f"{outcome} = {value!r} is next to impossible in this release")
+        return replace(source, value=value)
+
+    def _stream(self, at: int, source: _Source, workers: _Workers, *, wanted: int) -> _Stream:
+        conditional, pilot, value = source.conditional, source.pilot, source.value
         what = "--where" if self._balance is None else f"{self._balance} = {self._values[at]!r}"
         seed = (self._seed, 2, at)
         if conditional is None or pilot is None:
-            rows = min(_ROWS, wanted if not (self._rules or self.conditions) else 2 * wanted + BATCH)
-            return _Stream(lambda draws: self._plain(rows, draws), seed, workers, wanted, rows, what)
+            some_are_left_out = self._rules or self.conditions or value is not None
+            rows = min(_ROWS, 2 * wanted + BATCH if some_are_left_out else wanted)
+            return _Stream(lambda draws: self._plain(rows, draws, value), seed, workers, wanted, rows, what)
         wish = min(1.1 * wanted + 16, _ROWS) / pilot.yielded
         parts = int(min(max(wish, BATCH), _PARTS_AT_MOST))
         return _Stream(
-            lambda draws: self._held(conditional, pilot, parts, draws),
+            lambda draws: self._held(conditional, pilot, parts, draws, value),
             seed,
             workers,
             wanted,
@@ -375,12 +413,14 @@ class Drawing:
             _Tally(parts=pilot.parts, weight=pilot.probability * pilot.parts),
         )
 
-    def _plain(self, rows: int, draws: np.random.Generator) -> _Batch:
+    def _plain(self, rows: int, draws: np.random.Generator, value: str | bool | None) -> _Batch:
         """Rows as the generator makes them, those left that meet conditions and rules."""
         codes = self._sampler.plain(rows, draws, each=self._each)
-        return self._judged(self._decoder.rows(codes, draws), _Tally(most=self._each))
+        return self._judged(self._decoder.rows(codes, draws), _Tally(most=self._each), value)
 
-    def _held(self, conditional: Conditional, pilot: Pilot, parts: int, draws: np.random.Generator) -> _Batch:
+    def _held(
+        self, conditional: Conditional, pilot: Pilot, parts: int, draws: np.random.Generator, value: str | bool | None
+    ) -> _Batch:
         """Rows of the region, those left that meet conditions and rules, in random order."""
         boxes, weights, most = conditional.rows(pilot, parts, draws)
         frames = [
@@ -389,11 +429,13 @@ class Drawing:
         ]
         frame = pl.concat(frames)
         tally = _Tally(parts=len(weights), weight=float(weights.sum()), most=most)
-        return self._judged(frame[draws.permutation(frame.height)], tally)
+        return self._judged(frame[draws.permutation(frame.height)], tally, value)
 
-    def _judged(self, frame: pl.DataFrame, tally: _Tally) -> _Batch:
+    def _judged(self, frame: pl.DataFrame, tally: _Tally, value: str | bool | None) -> _Batch:
         tally.drawn = frame.height
         frame = _meeting(frame, self.conditions)
+        if value is not None and self._balance is not None:
+            frame = frame.filter(pl.col(self._balance) == value)
         tally.met = frame.height
         frame = _meeting(frame, self._rules)
         tally.kept = frame.height

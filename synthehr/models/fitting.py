@@ -22,8 +22,10 @@ from synthehr.models.learner import Learner
 from synthehr.models.loglinear import Conditional
 from synthehr.models.marginals import Targets, expected_joints, fit_to_targets, scatter
 from synthehr.models.networks import Generator
+from synthehr.models.outcomes import OutcomeSettings, drawn_outcome, fit_outcome
 from synthehr.models.planning import JointPlan, TablePlan, TrainingSettings, focused, stage_prefix
 from synthehr.models.rollout import Rolled
+from synthehr.models.sampling import Sampler
 from synthehr.models.search import Search
 from synthehr.models.selection import chance_distance, coarsen, share_out
 from synthehr.privacy.accountant import Account, Event
@@ -33,7 +35,7 @@ from synthehr.privacy.rows import PrivateCodes, PrivateRows
 from synthehr.randomness import FloatArray, IntArray
 from synthehr.schema.model import Table
 
-__all__ = ["FitTools", "Fitted", "PatientsFit", "RowsFit"]
+__all__ = ["FitTools", "Fitted", "PatientsFit", "RowsFit", "fit_outcomes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +73,37 @@ class FitTools:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PulledTo:
+    """What a mixture was pulled to.
+
+    Attributes:
+        targets: as it sees them.
+        pairs: of all columns, those that were not bought as they are expected to be.
+        triples: of coarser cells.
+        groups: of each cell its coarser one, one array a column; None where there are no triples.
+        unit: the variance of a pair if all bought pairs had the same.
+    """
+
+    targets: Targets
+    pairs: Sequence[Joint]
+    unit: float
+    triples: Sequence[Joint] = ()
+    groups: Sequence[IntArray] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
     """A table that was learned, with what the next ones need of it.
 
     Attributes:
         learned: what sampling needs.
         codes: its rows, behind the door.
-        targets: what the mixture was pulled to; None of child tables.
+        pulled_to: what the mixture was pulled to; None of child tables.
     """
 
     learned: Learned
     codes: PrivateCodes
-    targets: Targets | None = None
+    pulled_to: PulledTo | None = None
 
 
 class _TableFit:
@@ -241,15 +262,15 @@ class PatientsFit(_TableFit):
         domain = self._buy_domain()
         cells: dict[str, Cells] = {column.name: column.cells for column in domain}
         codes = self._rows.encode(cells)
-        generator, columns, targets = self._learn(domain, codes)
+        generator, columns, pulled_to = self._learn(domain, codes)
         learned = Learned(made=self._made, domain=tuple(columns), cells=cells, generator=generator)
-        return Fitted(learned=learned, codes=codes, targets=targets)
+        return Fitted(learned=learned, codes=codes, pulled_to=pulled_to)
 
     def _learn(
         self,
         columns: Sequence[ColumnDomain],
         codes: PrivateCodes,
-    ) -> tuple[Generator, list[ColumnDomain], Targets]:
+    ) -> tuple[Generator, list[ColumnDomain], PulledTo]:
         plan, choice, patients = self._plan, self._settings.choice, self._patients
         expectation = Expectation(self._made, columns, patients=patients)
         expected = [expectation.pair(pair) for pair in plan.pairs.candidates]
@@ -258,26 +279,29 @@ class PatientsFit(_TableFit):
         expectation = Expectation(self._made, columns, patients=patients)
         targets = Targets(codes.sizes, patients=patients, device=self._tools.device)
         # What was not worth buying is as it is expected to be, with less weight.
-        for pair in itertools.combinations(range(len(columns)), 2):
-            targets.add_pair(pair, expectation.pair(pair), weight=choice.unbought)
-        for joint in pairs:
-            if len(joint.columns) == 2:
-                targets.add_pair(joint.columns, joint.counts, weight=_weight(joint, plan.pairs, pairs))
+        unit = plan.pairs.buying.noise_multiplier**2 * len(pairs)
+        found = {
+            pair: Joint(columns=pair, counts=expectation.pair(pair), variance=unit / max(choice.unbought, 1e-9))
+            for pair in itertools.combinations(range(len(columns)), 2)
+        }
+        found |= {joint.columns: joint for joint in pairs if len(joint.columns) == 2}
+        for pair, joint in found.items():
+            targets.add_pair(pair, joint.counts, weight=unit / joint.variance)
         generator = self._new_generator(codes.sizes, columns)
         self._fit(generator, targets, stage=f"{self._prefix}mixture")
+        pulled_to = PulledTo(targets=targets, pairs=list(found.values()), unit=unit)
         if plan.triples is not None:
-            columns = self._learn_triples(generator, targets, columns, codes, pairs)
-        return generator, columns, targets
+            columns, pulled_to = self._learn_triples(generator, columns, codes, pulled_to)
+        return generator, columns, pulled_to
 
     def _learn_triples(
         self,
         generator: Generator,
-        targets: Targets,
         columns: Sequence[ColumnDomain],
         codes: PrivateCodes,
-        pairs: Sequence[Joint],
-    ) -> list[ColumnDomain]:
-        plan = self._plan
+        pulled_to: PulledTo,
+    ) -> tuple[list[ColumnDomain], PulledTo]:
+        plan, targets = self._plan, pulled_to.targets
         assert plan.triples is not None, "asked for where there are some"
         groups = [_groups(column, most=self._settings.choice.groups) for column in columns]
         targets.set_groups(groups)
@@ -291,11 +315,11 @@ class PatientsFit(_TableFit):
         )
         sharpened = sharpen(columns, triples, patients=self._patients)
         chosen = [joint for joint in triples if len(joint.columns) == 3]
-        weights = np.array([_weight(joint, plan.pairs, pairs) for joint in chosen])
         if chosen:
+            weights = np.array([pulled_to.unit / joint.variance for joint in chosen])
             targets.add_triples([joint.columns for joint in chosen], [joint.counts for joint in chosen], weight=weights)
             self._fit(generator, targets, stage=f"{self._prefix}mixture with triples")
-        return sharpened
+        return sharpened, replace(pulled_to, triples=chosen, groups=groups)
 
     def _fit(self, generator: Generator, targets: Targets, *, stage: str) -> None:
         fit, mixture = self._settings.fit, generator.mixture
@@ -314,6 +338,46 @@ class PatientsFit(_TableFit):
             generator = Generator(sizes=sizes, **self._shape.model_dump())
         scatter(generator.mixture, columns, spread=self._settings.fit.spread, seed=self._tools.seed)
         return generator.to(self._tools.device)
+
+
+def fit_outcomes(fitted: Fitted, *, patients: int, settings: OutcomeSettings, draws: np.random.Generator) -> Fitted:
+    """The patients' own table with its declared outcomes given all else, one after the other.
+
+    Outcomes that are numbers stay as the generator has them.
+
+    Args:
+        fitted: with its generator as it will be.
+        patients: the bought number of them.
+        settings: see there.
+        draws: for the rows that are made up.
+    """
+    learned, pulled_to = fitted.learned, fitted.pulled_to
+    assert learned.generator is not None and pulled_to is not None, "patients have a generator"
+    names = list(learned.made.own)
+    left = [name for name in learned.made.table.outcome if isinstance(learned.cells.get(name), Values)]
+    if not left or not settings.steps or len(names) < 2:
+        return fitted
+    codes = Sampler(learned.generator.cpu()).plain(settings.rows, draws)
+    while left:
+        outcome = names.index(left.pop(0))
+        later = {names.index(name) for name in left}
+        joints = [
+            joint
+            for joint in (*pulled_to.pairs, *pulled_to.triples)
+            if outcome in joint.columns and not later & set(joint.columns)
+        ]
+        found = fit_outcome(
+            outcome,
+            codes,
+            learned.domain,
+            joints,
+            groups=pulled_to.groups,
+            patients=float(patients),
+            settings=settings,
+        )
+        codes[outcome] = drawn_outcome(found, dict(zip(names, codes, strict=True)), settings.rows, draws)
+        learned = replace(learned, conditionals=(*learned.conditionals, found))
+    return replace(fitted, learned=learned)
 
 
 class RowsFit(_TableFit):
@@ -444,8 +508,3 @@ class RowsFit(_TableFit):
 def _groups(column: ColumnDomain, *, most: int) -> IntArray:
     ordered = not isinstance(column.cells, Values)
     return coarsen(column.counts, groups=most, nullable=column.cells.nullable, ordered=ordered)
-
-
-def _weight(joint: Joint, plan: JointPlan, bought: Sequence[Joint]) -> float:
-    """The precision of a histogram, where 1 is that of a pair if all bought pairs had the same."""
-    return plan.buying.noise_multiplier**2 * len(bought) / joint.variance

@@ -14,15 +14,16 @@ from synthehr.errors import DataError
 from synthehr.models.base import ConditionalRecord, GeneratorShape, TermRecord, load_generator
 from synthehr.models.columns import Learned, all_cells
 from synthehr.models.loglinear import Conditional, Term
+from synthehr.privacy.partition import Cells
 
 __all__ = ["child_table", "patients_table", "terms_of", "weights_of"]
 
 
 def weights_of(learned: Learned) -> dict[str, Tensor]:
     """The tensors of a table, by name."""
+    found: dict[str, Tensor] = {}
     if learned.generator is not None:
-        return {name: value.detach().cpu().contiguous() for name, value in learned.generator.state_dict().items()}
-    found = {}
+        found = {name: value.detach().cpu().contiguous() for name, value in learned.generator.state_dict().items()}
     for one in learned.conditionals:
         for at, term in enumerate(one.terms):
             found[f"{one.target}/{at}"] = torch.from_numpy(np.ascontiguousarray(term.weights))
@@ -32,7 +33,7 @@ def weights_of(learned: Learned) -> dict[str, Tensor]:
 
 
 def terms_of(learned: Learned) -> tuple[ConditionalRecord, ...]:
-    """How each column of a child table is drawn; nothing for the patients' own table."""
+    """How each column of a child table is drawn, and outcomes of the patients' own."""
     return tuple(
         ConditionalRecord(
             target=one.target,
@@ -47,16 +48,29 @@ def terms_of(learned: Learned) -> tuple[ConditionalRecord, ...]:
 
 
 def patients_table(
-    made: ConditionalTable, domain: Sequence[ColumnDomain], shape: GeneratorShape, weights: Mapping[str, Tensor]
+    made: ConditionalTable,
+    domain: Sequence[ColumnDomain],
+    shape: GeneratorShape,
+    records: Sequence[ConditionalRecord],
+    weights: Mapping[str, Tensor],
 ) -> Learned:
     """The patients' own table.
+
+    Args:
+        made: what it is learned as.
+        domain: its columns.
+        shape: of its generator.
+        records: of outcomes that are drawn given the other columns.
+        weights: of the generator, and with a slash in their names those of outcomes.
 
     Raises:
         DataError: the weights do not fit the domain.
     """
     cells = all_cells(made, domain, None)
-    generator = load_generator([cells[column].size for column in made.names], shape, weights)
-    return Learned(made=made, domain=tuple(domain), cells=cells, generator=generator)
+    own = {name: value for name, value in weights.items() if "/" not in name}
+    generator = load_generator([cells[column].size for column in made.names], shape, own)
+    conditionals = _conditionals(records, cells, weights)
+    return Learned(made=made, domain=tuple(domain), cells=cells, generator=generator, conditionals=conditionals)
 
 
 def child_table(
@@ -72,6 +86,13 @@ def child_table(
         DataError: the weights do not fit the domain.
     """
     cells = all_cells(made, domain, above)
+    conditionals = _conditionals(records, cells, weights)
+    return Learned(made=made, domain=tuple(domain), cells=cells, conditionals=conditionals)
+
+
+def _conditionals(
+    records: Sequence[ConditionalRecord], cells: Mapping[str, Cells], weights: Mapping[str, Tensor]
+) -> tuple[Conditional, ...]:
     conditionals = []
     for record in records:
         terms = []
@@ -84,7 +105,7 @@ def child_table(
         size = cells[record.target].size
         seen = _tensor(weights, f"{record.target}/seen", [size, 2]) if record.of_candidate else None
         conditionals.append(Conditional(target=record.target, size=size, terms=tuple(terms), of_candidate=seen))
-    return Learned(made=made, domain=tuple(domain), cells=cells, conditionals=tuple(conditionals))
+    return tuple(conditionals)
 
 
 def _tensor(weights: Mapping[str, Tensor], name: str, sizes: Sequence[int]) -> np.ndarray:

@@ -12,6 +12,7 @@ from synthehr.encoding.unroll import ConditionalTable
 from synthehr.models.base import GeneratorShape
 from synthehr.models.ctgan import CriticSettings
 from synthehr.models.marginals import FitSettings
+from synthehr.models.outcomes import OutcomeSettings
 from synthehr.models.phase import GradientSettings
 from synthehr.models.selection import candidates
 from synthehr.models.tvae import VariationalSettings
@@ -97,6 +98,7 @@ class TrainingSettings:
     shape: GeneratorShape = field(default_factory=GeneratorShape)
     fit: FitSettings = field(default_factory=FitSettings)
     choice: ChoiceSettings = field(default_factory=ChoiceSettings)
+    outcomes: OutcomeSettings = field(default_factory=OutcomeSettings)
     rows: RowsSettings = field(default_factory=RowsSettings)
     critic: CriticSettings = field(default_factory=CriticSettings)
     variational: VariationalSettings = field(default_factory=VariationalSettings)

@@ -2,12 +2,12 @@
 
 A part is a component of the generator's mixture and, where there is a refiner, a condition and noise with it. Given
 its part, the probability that some columns have certain values is a product, and a row that has them can be drawn
-outright.
+outright. Outcomes that follow from the other columns (:mod:`synthehr.models.outcomes`) are drawn anew for whole rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -19,13 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from synthehr.models.columns import Learned
+from synthehr.models.loglinear import Conditional
 from synthehr.models.networks import Generator
+from synthehr.models.outcomes import chances_of, drawn_outcome
 from synthehr.randomness import FloatArray, IntArray
 
 __all__ = ["BATCH", "Parts", "Sampler", "sample_codes", "stratified"]
 
 # The network runs on as many rows at a time as its cache holds.
 BATCH = 2048
+_LOOKED_AT = 8192
 Floats: TypeAlias = NDArray[np.float32]
 
 
@@ -60,6 +64,8 @@ class Sampler:
 
     Args:
         generator: on the CPU; read, never changed.
+        names: of the columns; needed where there are outcomes.
+        outcomes: columns that are drawn anew given the others, in this order.
 
     Attributes:
         sizes: the number of cells of each column.
@@ -67,7 +73,10 @@ class Sampler:
         refined: whether there is a refiner between components and rows.
     """
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(
+        self, generator: Generator, *, names: Sequence[str] = (), outcomes: Sequence[Conditional] = ()
+    ) -> None:
+        self._names, self._outcomes = tuple(names), tuple(outcomes)
         self.sizes = generator.sizes
         self.components = len(generator.mixture.logits)
         self.refined = generator.refiner is not None
@@ -81,6 +90,35 @@ class Sampler:
                 self._scores = generator.mixture.logits.detach() + self._refiner.out.bias
                 self._out_weight = self._refiner.out.weight.T.contiguous()
                 self._prepare(shares, self._refiner.first.weight, self._refiner.first.bias)
+
+    @classmethod
+    def of(cls, learned: Learned) -> Sampler:
+        """That of a patients' own table."""
+        assert learned.generator is not None, "patients have a generator"
+        return cls(learned.generator.cpu(), names=learned.made.own, outcomes=learned.conditionals)
+
+    @property
+    def outcomes(self) -> frozenset[str]:
+        """The columns that are drawn anew."""
+        return frozenset(outcome.target for outcome in self._outcomes)
+
+    def with_outcomes(self, codes: list[IntArray], draws: np.random.Generator) -> list[IntArray]:
+        """Rows with their outcomes drawn anew: the cells of each column, each of shape ``(rows,)``.
+
+        Args:
+            codes: of all columns.
+            draws: for the outcomes.
+        """
+        known = dict(zip(self._names, codes, strict=True)) if self._outcomes else {}
+        for outcome in self._outcomes:
+            known[outcome.target] = drawn_outcome(outcome, known, len(codes[0]), draws)
+        return list(known.values()) if known else codes
+
+    def share_of_outcome(self, column: str, cell: int, draws: np.random.Generator) -> float:
+        """How many of the model's patients have a cell of an outcome, by what some thousand rows would lead to."""
+        rows = self.plain(_LOOKED_AT, draws)
+        (outcome,) = [each for each in self._outcomes if each.target == column]
+        return float(chances_of(outcome, dict(zip(self._names, rows, strict=True)), _LOOKED_AT)[:, cell].mean())
 
     def _prepare(self, shares: Tensor, weight: Tensor, bias: Tensor) -> None:
         """What the refiner's first layer makes of a component but for one column, and of each cell: to be looked up."""
@@ -201,7 +239,8 @@ class Sampler:
             if rest:
                 made.append(self.rows(Parts(draws.permutation(self.components)[:rest]), draws))
         order = draws.permutation(sum(len(batch[0]) for batch in made))[:count]
-        return [np.concatenate([batch[at] for batch in made])[order] for at in range(len(self.sizes))]
+        codes = [np.concatenate([batch[at] for batch in made])[order] for at in range(len(self.sizes))]
+        return self.with_outcomes(codes, draws)
 
     def _evenly(self, parts: Parts, each: int, draws: np.random.Generator) -> list[IntArray]:
         """Rows of the parts, ``each`` of every one: the cells of each column, part after part.

@@ -20,7 +20,7 @@ from synthehr.errors import ConfigError, InternalError
 from synthehr.models.base import MODELS, Trained, TrainedTable
 from synthehr.models.checkpoint import Checkpoint
 from synthehr.models.ctgan import CriticPhase, CriticSettings
-from synthehr.models.fitting import Fitted, FitTools, PatientsFit, RowsFit
+from synthehr.models.fitting import Fitted, FitTools, PatientsFit, RowsFit, fit_outcomes
 from synthehr.models.marginals import Targets
 from synthehr.models.networks import Generator
 from synthehr.models.packing import terms_of, weights_of
@@ -228,12 +228,14 @@ class _Run:
             shape=self.settings.shape_of(self.model),
         ).run()
         generator = root.learned.generator
-        assert generator is not None and root.targets is not None, "patients have a generator"
+        assert generator is not None and root.pulled_to is not None, "patients have a generator"
         if plan.gradients is not None:
-            self._follow_gradients(generator, root.targets, root.codes, event=plan.gradients, patients=patients)
+            targets = root.pulled_to.targets
+            self._follow_gradients(generator, targets, root.codes, event=plan.gradients, patients=patients)
+        root = fit_outcomes(root, patients=patients, settings=self.settings.outcomes, draws=seeded(self.seed, 9, 0))
         fitted = {subject: root}
         if len(self.schema.tables) > 1:
-            self._fit_children(fitted, generator, plan, patients=patients)
+            self._fit_children(fitted, plan, patients=patients)
         spent = self.account.epsilon_spent()
         if spent > self.budget.epsilon:
             raise InternalError("the account was overspent; nothing is released")
@@ -263,11 +265,11 @@ class _Run:
             audit_required=self.policy.audit,
         )
 
-    def _fit_children(self, fitted: dict[str, Fitted], generator: Generator, plan: FitPlan, *, patients: int) -> None:
+    def _fit_children(self, fitted: dict[str, Fitted], plan: FitPlan, *, patients: int) -> None:
         """Learn the other tables, ancestors first, on patients that the model makes up."""
         subject, settings = self.schema.subject, self.settings.rows
         learned, draws = fitted[subject].learned, seeded(self.seed, 6, 0)
-        codes = Sampler(generator.cpu()).plain(_SPARE * settings.patients, draws)
+        codes = Sampler.of(learned).plain(_SPARE * settings.patients, draws)
         frame = self._lawful(Decoder(learned.domain, learned.made.table).rows(codes, draws))
         frame = frame[: settings.patients]
         made_up = {subject: rolled_patients(frame, learned)}

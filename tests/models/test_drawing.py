@@ -84,7 +84,7 @@ def small_generator(*, hidden: int = 0) -> Generator:
 def drawing_of(generator: Generator, *, rows: int, where: tuple[str, ...] = (), **options: Any) -> Drawing:
     rules = [SCHEMA.condition(text) for text in options.pop("rules", ())]
     return Drawing(
-        generator,
+        Sampler(generator),
         DOMAIN,
         SCHEMA.root,
         rules=rules,
