@@ -27,6 +27,7 @@ _DROPPED = {
 _MOST_GROUPS = 12
 _MADE = {
     "[gap]": "the time from the row before",
+    "[at]": "the time of a row, where it is known beforehand when a patient's last one is",
     "[offset]": "the time of a row, counted from the row above it",
     "[ends]": "whether the patient's rows run to the end of what is known of the patient",
 }
@@ -107,6 +108,8 @@ def _what(manifest: Manifest, statement: Statement, digest: str | None) -> list[
         ("Model", f"{manifest.model.name} ({markdown_text(manifest.model.chosen_because)})"),
         ("Made with", markdown_text(versions)),
     ]
+    outcomes = ", ".join(markdown_text(outcome.target) for outcome in manifest.outcomes)
+    rows += [("Outcomes", f"{outcomes}: drawn given all other columns, by log-linear models")] if outcomes else []
     rows += [("Release digest", markdown_text(digest))] if digest else []
     return ["## What it is", "", "| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows), ""]
 

@@ -105,6 +105,14 @@ def test_subgroups_have_the_sizes_that_were_bought_with_their_noise(manifest):
     assert row(text, "| sex | male") == "| sex | male | 388 ± 10 |"
 
 
+def test_it_tells_which_columns_are_drawn_given_all_others(manifest):
+    assert "| Outcomes |" not in render_datasheet(manifest)
+    drawn = {"target": "city|<b>", "terms": [{"given": []}, {"given": ["sex"]}], "of_candidate": False}
+    contents = manifest.model_dump(mode="json", by_alias=True) | {"outcomes": [drawn]}
+    told = row(render_datasheet(Manifest.model_validate(contents)), "| Outcomes |")
+    assert told == "| Outcomes | city\\|&lt;b&gt;: drawn given all other columns, by log-linear models |"
+
+
 def test_what_only_people_know_is_told_or_said_to_be_unknown(manifest):
     bare = render_datasheet(manifest)
     assert row(bare, "| Population") == "| Population | not stated |" and "Nobody has signed" in bare
