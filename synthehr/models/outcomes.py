@@ -97,13 +97,17 @@ def drawn_outcome(
     Each row has the distribution that the model gives it. Rows of like risk are drawn one after the other, from points
     that are even among any number of them, so that a group of patients has about as many of an outcome as it should.
     """
-    chances = chances_of(conditional, codes, rows)
-    upto = np.cumsum(chances, axis=1)
-    usual = chances @ np.arange(conditional.size)
-    order = np.lexsort((draws.random(rows), usual))
+    scores = conditional.scores(codes, rows)
+    mass = np.exp(scores - scores.max(axis=1, keepdims=True)).T.copy()
+    total = mass.sum(axis=0)
+    order = np.argsort(np.arange(conditional.size, dtype=np.float32) @ mass / total)
     points = np.empty(rows)
     points[order] = (draws.random() + _GOLDEN * np.arange(rows)) % 1.0
-    found: IntArray = np.minimum((upto <= points[:, None]).sum(axis=1), conditional.size - 1).astype(np.int64)
+    points *= total
+    found, upto = np.zeros(rows, dtype=np.int64), np.zeros(rows)
+    for cell in range(conditional.size - 1):
+        upto += mass[cell]
+        found += upto <= points
     return found
 
 

