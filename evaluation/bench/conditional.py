@@ -35,7 +35,6 @@ from flat import load
 
 from synthehr.encoding.codec import Decoder
 from synthehr.encoding.conditions import region_of
-from synthehr.models.base import load_generator
 from synthehr.models.conditional import target_of
 from synthehr.models.sampling import Sampler, stratified
 from synthehr.models.training import train
@@ -169,8 +168,7 @@ class Group:
     def forced(self, rows: int) -> pl.DataFrame:
         """Rows of which every component makes as many, its columns held to the group."""
         release, domain, table = self.release, self.release.domain, self.release.schema.root
-        sizes = [column.cells.size for column in domain]
-        sampler = Sampler(load_generator(sizes, release.manifest.model.generator, release.weights()))
+        sampler = Sampler.of(release.learned[release.schema.subject])
         boxes = region_of([self.rule], domain=domain, table=table).boxes
         target = target_of(boxes[0], domain)
         even = stratified(np.ones(sampler.components), rows, self.draws)
