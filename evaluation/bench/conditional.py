@@ -35,6 +35,7 @@ from flat import load
 
 from synthehr.encoding.codec import Decoder
 from synthehr.encoding.conditions import region_of
+from synthehr.errors import DataError
 from synthehr.models.conditional import target_of
 from synthehr.models.sampling import Sampler, stratified
 from synthehr.models.training import train
@@ -62,6 +63,11 @@ GROUPS = {
         "\"sample.yr\" in ('1995', '2000') and age between 50 and 51",
     ],
 }
+
+FIGURES = (
+    *("real_share", "patients", "model_share", "method", "met", "direct_tv", "rejection_tv", "forced_tv", "whole_tv"),
+    *("ratio", "floor_tv", "direct_rows_per_second", "rejection_rows_per_second", "parts_per_row", "most_of_one"),
+)
 
 
 def codes(frame: pl.DataFrame, edges: dict[str, np.ndarray | None]) -> dict[str, np.ndarray]:
@@ -141,6 +147,10 @@ class Group:
             "most_of_one": cohort.provenance.drawing.most_of_one,
         }
 
+    def refused(self) -> dict[str, object]:
+        """A line of a release that has no such patient, which sampling says; the figures stay empty."""
+        return {**dict.fromkeys(FIGURES, ""), "patients": self.group.height, "method": "refused"}
+
     def distance(self, group: pl.DataFrame, synthetic: pl.DataFrame) -> float:
         """The mean distance of the real group from as many synthetic patients."""
         real, made = codes(group, self.edges), codes(synthetic, self.edges)
@@ -215,7 +225,11 @@ def main() -> None:
                     release = fitted(table, model, options.epsilon, seed, folder)
                     group = Group(release, real, where, repeats=options.repeats, seed=0)
                     line: dict[str, object] = {"table": table, "model": model, "epsilon": options.epsilon, "seed": seed}
-                    line |= {"where": where, **group.scored()}
+                    try:
+                        figures = group.scored()
+                    except DataError:
+                        figures = group.refused()
+                    line |= {"where": where, **figures}
                     line |= {
                         "synthehr": version("synthehr"),
                         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
