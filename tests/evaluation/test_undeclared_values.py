@@ -45,9 +45,7 @@ def test_a_copy_of_such_patients_is_caught_and_not_called_a_holdout_that_is_no_c
 
 @pytest.mark.parametrize("metric", ["c2st_auc", "membership_auc"])
 def test_two_draws_from_many_values_are_not_told_apart(metric: str) -> None:
-    schema = load_schema(
-        {"synthehr": 1, "subject": "p", "tables": {"p": {"columns": {"place": {"kind": "category"}}}}}
-    )
+    schema = load_schema({"synthehr": 1, "subject": "p", "tables": {"p": {"columns": {"place": {"kind": "category"}}}}})
     draw = np.random.default_rng(0)
     train, holdout, others = (
         Cohort({"p": pl.DataFrame({"place": [f"z{at}" for at in draw.integers(0, 300, 3_000)]})}, schema=schema)
