@@ -126,8 +126,10 @@ def main() -> None:
     everyone = patients(asked.table, folder=asked.data)
     drawn = np.random.default_rng(11).permutation(len(everyone))[: asked.patients]
     cohort = everyone.take(np.sort(drawn))
-    told = f"{asked.table}-{asked.patients}-{asked.model}-{asked.epsilon:g}-{asked.by}"
-    fits, start = Fits(epsilon=asked.epsilon, model=asked.model, by=asked.by), time.process_time()
+    # A refined generator has no likelihood: its patients are scored by distance, whatever was asked.
+    by = asked.by if asked.model == "marginal" else "distance"
+    told = f"{asked.table}-{asked.patients}-{asked.model}-{asked.epsilon:g}-{by}"
+    fits, start = Fits(epsilon=asked.epsilon, model=asked.model, by=by), time.process_time()
     found = attack_by_shadows(
         kept_scores(_announced(lambda member: fits(cohort, member)), asked.work / told),
         patients=len(cohort),
@@ -143,7 +145,7 @@ def main() -> None:
         "fits": asked.fits,
         "model": asked.model,
         "epsilon": asked.epsilon,
-        "by": asked.by,
+        "by": by,
     }
     new = not asked.out.exists()
     with asked.out.open("a", newline="") as file:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from synthehr.cohort import Cohort
 from synthehr.evaluation.attacks_histories import copied_histories, equal_form
 from synthehr.evaluation.bench import Bench, Metric, MetricWords
-from synthehr.evaluation.cohorts import Parts
+from synthehr.evaluation.cohorts import Parts, recoded
 from synthehr.evaluation.discriminator import TwoSample, discrimination
 from synthehr.evaluation.findings import CopyProfile, Measurement, undefined
 from synthehr.evaluation.intervals import (
@@ -256,7 +256,9 @@ def exchangeable(bench: Bench) -> Exchangeability:
     elif "c2st_auc" in bench.asked:
         told_apart = bench.once(discrimination).holdout
     shared = shared_keys(bench.train, bench.holdout)
-    return exchangeability(whole_patients(bench), bench.once(matches), keys_shared=shared, told_apart=told_apart)
+    parts = whole_patients(bench)
+    parts = recoded(parts, parts.train, parts.holdout)
+    return exchangeability(parts, bench.once(matches), keys_shared=shared, told_apart=told_apart)
 
 
 def copies(bench: Bench, metric: str) -> Measurement:

@@ -92,8 +92,8 @@ class Membership:
         )
 
 
-def clopper_pearson(hits: int, *, of: int) -> Estimate:
-    """The exact 95 % interval of a proportion (Clopper and Pearson 1934)."""
+def clopper_pearson(hits: float, *, of: float) -> Estimate:
+    """The exact 95 % interval of a proportion (Clopper and Pearson 1934); parts of one count as such."""
     from scipy.stats import beta
 
     return Estimate(

@@ -16,6 +16,7 @@ from synthehr.evaluation.attacks_records import (
 )
 from synthehr.evaluation.attacks_space import Space, space_of
 from synthehr.evaluation.bench import Bench, Metric, MetricWords
+from synthehr.evaluation.cohorts import Parts, recoded
 from synthehr.evaluation.findings_privacy import PrivacyProfile
 from synthehr.evaluation.intervals import Estimate
 from synthehr.evaluation.longitudinal_patients import whole_bench, whole_patients
@@ -28,18 +29,23 @@ _WITH_ROWS = "with rows"
 _TOO_FEW = "Train or holdout has too few patients: at least 60 of train and 90 of the holdout are needed."
 
 
+def seen(bench: Bench) -> Parts:
+    """The cohorts in the codes of an attacker, to whom undeclared values are those of the synthetic patients."""
+    return recoded(bench.parts, bench.parts.synthetic)
+
+
 def space(bench: Bench) -> Space:
     """The patients as points."""
-    return space_of(bench.parts)
+    return space_of(bench.once(seen))
 
 
 def membership(bench: Bench) -> Membership | None:
     """The membership attacks: on patients' own columns, and on whole patients where the schema declares rows."""
     known = {} if bench.likelihood is None else {"known_generator": bench.likelihood(bench.train, bench.holdout)}
-    views = {"": (bench.parts, bench.once(space))}
+    views = {"": (bench.once(seen), bench.once(space))}
     if child_tables(bench.schema):
         whole = bench.once(whole_bench)
-        views[WHOLE] = whole.parts, whole.once(space)
+        views[WHOLE] = whole.once(seen), whole.once(space)
     return attack_members(views, known)
 
 
@@ -51,7 +57,7 @@ def outliers(bench: Bench) -> Outliers | None:
 def guesses(bench: Bench) -> Guesses | None:
     """Guesses of attributes, from all else that is known of a patient."""
     whole = bench.once(whole_bench)
-    return guess_attributes(whole.parts, whole.once(space))
+    return guess_attributes(whole.once(seen), whole.once(space))
 
 
 def nearer(bench: Bench) -> float:

@@ -24,7 +24,17 @@ from synthehr.schema.model import (
     Schema,
 )
 
-__all__ = ["Coding", "ColumnCoding", "Values", "code", "fit_coding", "read_table", "read_values"]
+__all__ = [
+    "Coding",
+    "ColumnCoding",
+    "Values",
+    "code",
+    "code_column",
+    "common_values",
+    "fit_coding",
+    "read_table",
+    "read_values",
+]
 
 BINS = 10
 """Bins of a number: deciles of the training part."""
@@ -52,6 +62,15 @@ class Values:
     number: NDArray[np.float64] | None
     missing: NDArray[np.bool_]
     unreadable: NDArray[np.bool_]
+
+    def take(self, rows: NDArray[np.int64]) -> Values:
+        """The values of these rows."""
+        return Values(
+            text=None if self.text is None else self.text.gather(rows),
+            number=None if self.number is None else self.number[rows],
+            missing=self.missing[rows],
+            unreadable=self.unreadable[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +165,16 @@ def fit_coding(values: Mapping[str, Values], *, schema: Schema, bins: int = BINS
 
 def code(values: Mapping[str, Values], coding: Coding) -> NDArray[np.int32]:
     """The codes of a cohort. Shape ``(patients, columns)``."""
-    return np.stack([_code_column(values[column.name], column) for column in coding.columns], axis=1)
+    return np.stack([code_column(values[column.name], column) for column in coding.columns], axis=1)
+
+
+def common_values(name: str, *columns: Values) -> ColumnCoding:
+    """The coding of a category by its most common values in these columns, whose names are kept out of the labels."""
+    texts = [column.text.cast(pl.String).rename("value") for column in columns if column.text is not None]
+    counted = pl.concat(texts).drop_nulls().value_counts().sort(["count", "value"], descending=[True, False])
+    known = tuple(sorted(counted["value"].head(_MOST_VALUES).to_list()))
+    labels = tuple(f"{_UNDECLARED} value {at}" for at in range(1, len(known) + 1))
+    return ColumnCoding(name=name, labels=(*labels, _UNDECLARED, _MISSING), values=known, edges=None)
 
 
 def _read(series: pl.Series, column: Any) -> Values:
@@ -210,17 +238,10 @@ def _as_datetime(series: pl.Series) -> pl.Series:
 
 def _fit_column(name: str, column: Any, values: Values, bins: int) -> ColumnCoding:
     if values.text is not None:
-        known: tuple[str, ...]
-        labels: tuple[str, ...]
-        if isinstance(column, BooleanColumn):
-            known, labels = ("false", "true"), ("false", "true")
-        elif column.values is not None:
-            known = labels = tuple(column.values)
-        else:
-            common = values.text.drop_nulls().value_counts(sort=True)[values.text.name].head(_MOST_VALUES)
-            known = tuple(sorted(common.to_list()))
-            labels = tuple(f"{_UNDECLARED} value {at}" for at in range(1, len(known) + 1))
-        return ColumnCoding(name=name, labels=(*labels, _UNDECLARED, _MISSING), values=known, edges=None)
+        known = ("false", "true") if isinstance(column, BooleanColumn) else column.values
+        if known is None:
+            return common_values(name, values)
+        return ColumnCoding(name=name, labels=(*known, _UNDECLARED, _MISSING), values=tuple(known), edges=None)
     assert values.number is not None
     edges = _edges(values.number[~np.isnan(values.number)], bins)
     bin_labels = _bin_labels(edges, column)
@@ -270,7 +291,8 @@ def _show(number: float, column: Any) -> str:
     return f"{number:.6g}"
 
 
-def _code_column(values: Values, column: ColumnCoding) -> NDArray[np.int32]:
+def code_column(values: Values, column: ColumnCoding) -> NDArray[np.int32]:
+    """The codes of one column. Shape ``(rows,)``."""
     if values.text is not None:
         assert column.values is not None
         codes = (

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synthehr.cohort import Cohort
 from synthehr.errors import DataError
-from synthehr.evaluation.coding import Coding, Values, code, fit_coding, read_values
-from synthehr.schema.model import Schema
+from synthehr.evaluation.coding import Coding, Values, code, code_column, common_values, fit_coding, read_values
+from synthehr.schema.model import CategoryColumn, Schema
 
-__all__ = ["Part", "Parts", "read_parts"]
+__all__ = ["Part", "Parts", "read_parts", "recoded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,10 @@ class Part:
     def __len__(self) -> int:
         """Number of patients."""
         return len(self.codes)
+
+    def take(self, rows: NDArray[np.int64]) -> Part:
+        """These patients alone."""
+        return Part(values={name: column.take(rows) for name, column in self.values.items()}, codes=self.codes[rows])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,4 +91,42 @@ def read_parts(*, train: Cohort[Schema], holdout: Cohort[Schema], synthetic: Coh
         holdout_rows=np.sort(draw.choice(len(parts["holdout"]), size=equal, replace=False)),
         synthetic_rows=np.sort(draw.choice(len(parts["synthetic"]), size=equal, replace=False)),
         seed=seed,
+    )
+
+
+def recoded(parts: Parts, *known_of: Part) -> Parts:
+    """The same cohorts, with each category whose values are not declared coded by its common values in ``known_of``.
+
+    Where train alone says which values have a code of their own, its patients have such a value more often than others
+    of the same population do, and the more often the more values there are: by that they would be told apart.
+    """
+    undeclared = {
+        name
+        for name, column in parts.schema.root.kept.items()
+        if isinstance(column, CategoryColumn) and column.values is None
+    }
+    if not undeclared:
+        return parts
+    coding = Coding(
+        columns=tuple(
+            common_values(column.name, *(part.values[column.name] for part in known_of))
+            if column.name in undeclared
+            else column
+            for column in parts.coding.columns
+        )
+    )
+
+    def again(part: Part) -> Part:
+        codes = part.codes.copy()
+        for at, column in enumerate(coding.columns):
+            if column.name in undeclared:
+                codes[:, at] = code_column(part.values[column.name], column)
+        return replace(part, codes=codes)
+
+    return replace(
+        parts,
+        coding=coding,
+        train=again(parts.train),
+        holdout=again(parts.holdout),
+        synthetic=again(parts.synthetic),
     )

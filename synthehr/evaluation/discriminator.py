@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthehr.evaluation.bench import Bench, Metric, MetricWords
-from synthehr.evaluation.cohorts import Parts
+from synthehr.evaluation.cohorts import Parts, recoded
 from synthehr.evaluation.findings import DiscriminatorProfile, Measurement, RocCurve, undefined
 from synthehr.evaluation.intervals import Estimate, area_with_error, normal_interval
 from synthehr.evaluation.learners import class_chances, features
@@ -85,13 +85,18 @@ def discriminate(parts: Parts) -> Discrimination:
     if size < _FEWEST:
         return Discrimination(synthetic=None, holdout=None)
     draw = parts.generator(1)
-    real, categorical = features(parts.train, parts)
-    real = real[draw.choice(len(parts.train), size=size, replace=False)]
+    of_train = draw.choice(len(parts.train), size=size, replace=False)
     tasks = []
-    for part, rows in ((parts.synthetic, parts.synthetic_rows), (parts.holdout, parts.holdout_rows)):
-        other = features(part, parts)[0][draw.choice(rows, size=size, replace=False)]
+    for name in ("synthetic", "holdout"):
+        rows = draw.choice(getattr(parts, f"{name}_rows"), size=size, replace=False)
+        # Codes of either pair come of both of its sides, so that no side is told by which of its values have one.
+        pair = recoded(parts, parts.train.take(of_train), getattr(parts, name).take(rows))
+        real, categorical = features(pair.train, pair)
+        other = features(getattr(pair, name), pair)[0]
         folds = np.concatenate([draw.permutation(np.arange(size) % _FOLDS) for _ in range(2)])
-        tasks += [partial(_told_apart, real, other, categorical, test=folds == fold) for fold in range(_FOLDS)]
+        tasks += [
+            partial(_told_apart, real[of_train], other[rows], categorical, test=folds == fold) for fold in range(_FOLDS)
+        ]
     found = in_parallel(tasks)
     return Discrimination(synthetic=_mean(found[:_FOLDS]), holdout=_mean(found[_FOLDS:]))
 

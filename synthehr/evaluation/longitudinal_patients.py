@@ -18,7 +18,15 @@ from synthehr.evaluation.coding import Coding, ColumnCoding, Values, code
 from synthehr.evaluation.cohorts import Part, Parts
 from synthehr.evaluation.discriminator import discrimination
 from synthehr.evaluation.longitudinal_cells import is_measured, step_edges
-from synthehr.evaluation.longitudinal_rows import CodeStream, Name, Person, child_tables, read_person, read_streams
+from synthehr.evaluation.longitudinal_rows import (
+    CodeStream,
+    Name,
+    Person,
+    child_tables,
+    read_person,
+    read_streams,
+    with_streams,
+)
 from synthehr.evaluation.measurement import Measurement, Scope, undefined
 from synthehr.evaluation.utility import prediction, worst_outcome
 from synthehr.schema.model import Schema
@@ -42,7 +50,7 @@ def patient_features(person: Person, *, schema: Schema, streams: tuple[CodeStrea
     Args:
         person: one cohort.
         schema: what it is declared to be.
-        streams: the code columns, of which the 30 most common values of train are counted by themselves.
+        streams: the code columns, of which the first 30 values are counted by themselves.
     """
     found: dict[str, Floats] = {}
     for table in child_tables(schema):
@@ -94,14 +102,28 @@ def _widened(bench: Bench) -> Parts:
     parts = bench.parts
     if not child_tables(bench.schema):
         return parts
-    streams = bench.once(read_streams)
+    streams = _counted_streams(bench)
     found = {
-        name: patient_features(bench.once(read_person, name), schema=bench.schema, streams=streams) for name in _NAMES
+        name: patient_features(
+            with_streams(bench.once(read_person, name), streams), schema=bench.schema, streams=streams
+        )
+        for name in _NAMES
     }
     columns = tuple(_coding(name, values) for name, values in found["train"].items())
     coding = Coding(columns=(*parts.coding.columns, *columns))
     train, holdout, synthetic = (_with(getattr(parts, name), found[name], columns) for name in _NAMES)
     return replace(parts, coding=coding, train=train, holdout=holdout, synthetic=synthetic)
+
+
+def _counted_streams(bench: Bench) -> tuple[CodeStream, ...]:
+    """The code columns, values by how common they are: in train and holdout together where not all are counted.
+
+    Which codes are the most common of train alone would tell its patients from those of the holdout.
+    """
+    of_train = bench.once(read_streams)
+    if all(len(stream.values) <= _MOST_CODES for stream in of_train):
+        return of_train
+    return read_streams(bench, of=("train", "holdout"))
 
 
 def _coding(name: str, values: Floats) -> ColumnCoding:

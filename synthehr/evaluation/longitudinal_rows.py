@@ -8,8 +8,8 @@ schema says that a release describes patients with at most that many.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -34,6 +34,7 @@ __all__ = [
     "read_histories",
     "read_person",
     "read_streams",
+    "with_streams",
 ]
 
 GROUPS = 30
@@ -52,7 +53,7 @@ class CodeStream:
     Attributes:
         table: its table.
         column: its name.
-        values: the codes, the most common of train first; those that are declared, or else those of train.
+        values: the codes, the most common first; those that are declared, or else those that occur.
         labels: what a reader may see of each code: its name where it is declared, else a number.
     """
 
@@ -167,14 +168,23 @@ def _equal(bench: Bench, name: Name, chosen: Whole) -> Person:
     return everyone if len(chosen) == len(everyone) else _read(bench, name, chosen)
 
 
-def read_streams(bench: Bench) -> tuple[CodeStream, ...]:
-    """The code columns of all tables below the root, their values by how common they are in train."""
+def read_streams(bench: Bench, *, of: tuple[Name, ...] = ("train",)) -> tuple[CodeStream, ...]:
+    """The code columns of all tables below the root, their values by how common they are in these cohorts."""
     found = []
     for name in child_tables(bench.schema):
         declared = bench.schema.tables[name]
-        values = read_table(bench.train, name, part="train")
-        found += [_stream(name, column, declared, values[column]) for column in _code_columns(declared)]
+        read = [read_table(getattr(bench, cohort), name, part=cohort) for cohort in of]
+        found += [_stream(name, column, declared, [one[column] for one in read]) for column in _code_columns(declared)]
     return tuple(found)
+
+
+def with_streams(person: Person, streams: tuple[CodeStream, ...]) -> Person:
+    """The same patients, their codes numbered as these streams number them."""
+    tables = {
+        name: replace(rows, codes={s.column: _coded(rows.values[s.column], s) for s in streams if s.table == name})
+        for name, rows in person.tables.items()
+    }
+    return replace(person, tables=tables)
 
 
 def read_person(bench: Bench, name: Name) -> Person:
@@ -188,7 +198,7 @@ def _read(bench: Bench, name: Name, chosen: Whole | None) -> Person:
     draws = bench.parts.generator({"train": 70, "holdout": 71, "synthetic": 72}[name])
     kept = _bounded(cohort, draws)
     if chosen is not None:
-        kept, part = kept.take(chosen), _chosen(part, chosen)
+        kept, part = kept.take(chosen), part.take(chosen)
     read = {table: read_table(kept, table, part=name) for table in child_tables(bench.schema)}
     return Person(
         root=part,
@@ -204,20 +214,6 @@ def _bounded(cohort: Cohort[Schema], draws: np.random.Generator) -> Cohort[Schem
     return cohort.bounded(declared, draws=draws) if beyond else cohort
 
 
-def _chosen(part: Part, rows: Whole) -> Part:
-    values = {name: _gathered(column, rows) for name, column in part.values.items()}
-    return Part(values=values, codes=part.codes[rows])
-
-
-def _gathered(values: Values, rows: Whole) -> Values:
-    return Values(
-        text=None if values.text is None else values.text.gather(rows),
-        number=None if values.number is None else values.number[rows],
-        missing=values.missing[rows],
-        unreadable=values.unreadable[rows],
-    )
-
-
 def _code_columns(table: Table) -> list[str]:
     categories = {name: column for name, column in table.kept.items() if isinstance(column, CategoryColumn)}
     told_by = {column.per for column in table.kept.values() if isinstance(column, IntegerColumn | NumberColumn)}
@@ -225,10 +221,10 @@ def _code_columns(table: Table) -> list[str]:
     return codes or list(categories)
 
 
-def _stream(table: str, column: str, declared: Table, values: Values) -> CodeStream:
-    assert values.text is not None, "a category is read as text"
+def _stream(table: str, column: str, declared: Table, read: Sequence[Values]) -> CodeStream:
+    texts = [values.text.cast(pl.String).rename("code") for values in read if values.text is not None]
     public = declared.kept[column].values  # type: ignore[union-attr]
-    counted = values.text.rename("code").drop_nulls().value_counts().sort(["count", "code"], descending=[True, False])
+    counted = pl.concat(texts).drop_nulls().value_counts().sort(["count", "code"], descending=[True, False])
     common = counted["code"].head(_MOST_CODES).to_list()
     if public is None:
         labels = tuple(f"undeclared value {at}" for at in range(1, len(common) + 1))
@@ -265,7 +261,7 @@ def _sorted_tables(
             visit=np.cumsum(new | changed) - 1,
             time=None if time is None else time[order],
             codes={s.column: _coded(values[s.column], s)[order] for s in streams if s.table == name},
-            values={column: _gathered(one, order) for column, one in values.items()},
+            values={column: one.take(order) for column, one in values.items()},
         )
     return tables
 

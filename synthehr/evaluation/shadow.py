@@ -33,7 +33,8 @@ class ShadowAttack:
     Attributes:
         attack: ``lira`` or ``rmia``.
         auc: area under the ROC curve over patients and fits, with its interval over patients.
-        true_positive: at a false positive rate of 1 % that was set on the first half of the fits, on the others.
+        true_positive: at a false positive rate of 1 % that was set on the first half of the fits, on the others, with
+            its interval over patients.
         bound: the lower bound on epsilon from one patient, chosen on the first half of the fits, on the second half.
     """
 
@@ -128,9 +129,24 @@ def _judged(
         attack=name,
         # Fits of one patient are not independent: the interval is as wide as if each patient were one.
         auc=normal_interval(area, error=error * float(np.sqrt(len(found))), lower=0.0, upper=1.0),
-        true_positive=clopper_pearson(int(passed[members].sum()), of=max(int(members.sum()), 1)),
+        true_positive=_rate_over_patients(passed, members),
         bound=many_run_bound(counts, delta=delta),
     )
+
+
+def _rate_over_patients(passed: NDArray[np.bool_], members: NDArray[np.bool_]) -> Estimate:
+    """The share of members who passed, by fit and patient, with an exact interval of as many as patients tell apart.
+
+    Clopper and Pearson's, for the number of independent members that would vary as much as patients do; never more
+    than there are pairs of fit and patient (Korn and Graubard 1998). Where none or all passed, for the patients alone.
+    """
+    number = max(int(members.sum()), 1)
+    rate = float(passed[members].sum()) / number
+    residual = ((passed - rate) * members).sum(axis=0)
+    variance = float(np.square(residual).sum()) / number**2
+    patients = float(members.any(axis=0).sum())
+    effective = min(rate * (1.0 - rate) / variance, float(number)) if variance > 0.0 else max(patients, 1.0)
+    return clopper_pearson(rate * effective, of=effective)
 
 
 def _one_patient(scores: NDArray[np.float64], inside: NDArray[np.bool_], half: int) -> Counts:

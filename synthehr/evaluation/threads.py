@@ -7,6 +7,7 @@ doubled the processor time of a suite (2 cores, 20,000 patients x 40 columns: 37
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -24,8 +25,26 @@ def in_parallel(tasks: Sequence[Callable[[], T]]) -> list[T]:
     """
     if len(tasks) < 2:
         return [task() for task in tasks]
-    with ThreadPoolExecutor(max_workers=min(len(tasks), os.cpu_count() or 1), initializer=_limit_thread) as pool:
+    with (
+        _warnings_kept(),
+        ThreadPoolExecutor(max_workers=min(len(tasks), os.cpu_count() or 1), initializer=_limit_thread) as pool,
+    ):
         return [running.result() for running in [pool.submit(task) for task in tasks]]
+
+
+@contextmanager
+def _warnings_kept() -> Iterator[None]:
+    """Keep warnings until all threads have ended, and the filters of warnings as they were.
+
+    The filters are one for the process. scikit-learn sets them aside in each thread for a moment, and a thread that
+    looks meanwhile finds none, warns of that (so it does of nothing the caller could mend), and may leave none behind.
+    """
+    with warnings.catch_warnings(record=True) as kept:
+        warnings.simplefilter("always")
+        yield
+    for one in kept:
+        if "sklearn.utils.parallel.delayed" not in str(one.message):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _limit_thread() -> None:

@@ -158,6 +158,24 @@ def test_shadow_fits_find_the_patient_who_is_learned_by_heart():
         assert 0.5 < attack.auc.value < 0.7
 
 
+def test_the_interval_of_a_rate_over_many_fits_is_over_patients():
+    """Two of 20 patients are told in every fit and nobody else: 200 fits say no more of patients than one does."""
+    noise = np.random.default_rng(1)
+
+    def refit(member):
+        scores = noise.normal(0.0, 1.0, len(member))
+        scores[:2] += 60.0 * member[:2]
+        return scores
+
+    found = attack_by_shadows(
+        refit, patients=20, attacked=np.arange(20), fits=200, delta=1e-6, generator=np.random.default_rng(2)
+    )
+    rate = found["lira"].true_positive
+    assert rate.value == pytest.approx(0.1, abs=0.03)
+    # Clopper and Pearson of 2 in 20: 0.012 to 0.317; of 200 in 2,000, as if fits were patients, 0.087 to 0.114.
+    assert rate.low < 0.03 and rate.high > 0.25
+
+
 def test_shadow_fits_find_nothing_in_fits_that_do_not_look():
     noise = np.random.default_rng(1)
     found = attack_by_shadows(
