@@ -35,6 +35,7 @@ _BROKEN_BUNDLE = "has a bundle entry that is no resource"
 _UNREADABLE = "is a file that cannot be read"
 _DAMAGED = "stands where the gzip file is cut short or damaged"
 _BOM = b"\xef\xbb\xbf"
+_READ_AT_ONCE = 1 << 20  # bytes; a line of a bundle is about as long
 
 
 class Extractor:
@@ -213,7 +214,7 @@ def _lines_of(piece: Piece, path: Path) -> Iterator[bytes]:
     if piece.data is not None:
         yield from io.BytesIO(piece.data)
         return
-    with path.open("rb") as raw:
+    with path.open("rb", buffering=_READ_AT_ONCE) as raw:
         raw.seek(piece.start)
         left = piece.stop - piece.start
         while left > 0:

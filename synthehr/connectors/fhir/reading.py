@@ -218,7 +218,7 @@ def _spread(
         try:
             for piece in work:
                 if sum(not each.done() for each in given) <= others:
-                    with _without_main():
+                    with _without_main(), _one_thread():
                         given.append(pool.submit(_work, piece))
                 else:  # all have one to read and one to go on with: this one is read here
                     given.append(Future())
@@ -245,6 +245,19 @@ def _without_main() -> Iterator[None]:
         main.__spec__ = spec
         if file is not None:
             main.__file__ = file
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Have new processes do polars' part by one thread each, since there is one of them for each core."""
+    if "POLARS_MAX_THREADS" in os.environ:
+        yield
+        return
+    os.environ["POLARS_MAX_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["POLARS_MAX_THREADS"]
 
 
 _prepared: tuple[Extractor, Path] | None = None

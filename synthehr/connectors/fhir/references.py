@@ -11,6 +11,7 @@ to nothing could, by the same chance, lead to a resource of another name; ids ma
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -29,20 +30,24 @@ class Index:
     """All names of the resources that references may lead to.
 
     Args:
-        aliases: ``alias``, ``type`` and ``_r``, the number of the resource.
+        aliases: ``alias``, ``type`` and ``_r``, the number of the resource; some at a time.
         left_out: numbers of resources that count as not there.
         absolute: whether any reference can be found by its type and id alone.
 
     A name that belongs to two resources leads to neither.
     """
 
-    def __init__(self, aliases: pl.DataFrame, *, left_out: pl.Series, absolute: bool) -> None:
+    def __init__(self, aliases: Iterable[pl.DataFrame], *, left_out: pl.Series, absolute: bool) -> None:
         self.absolute = absolute
-        there = aliases.filter(~pl.col("_r").is_in(left_out.implode())) if len(left_out) else aliases
+        found: dict[str, list[pl.DataFrame]] = defaultdict(list)
+        for some in aliases:  # apart by type at once, so that no more is ever held of all names than two numbers each
+            there = some.filter(~pl.col("_r").is_in(left_out.implode())) if len(left_out) else some
+            for (kind,), frame in there.partition_by("type", as_dict=True).items():
+                found[str(kind)].append(frame.select("alias", "_r"))
         self._of: dict[str, pl.DataFrame] = {}
-        for (kind,), frame in there.partition_by("type", as_dict=True).items():
-            names = frame.select("alias", "_r").unique(maintain_order=True)
-            self._of[str(kind)] = names.filter(~pl.col("alias").is_duplicated())
+        for kind in list(found):
+            names = pl.concat(found.pop(kind)).unique(maintain_order=True)
+            self._of[kind] = names.filter(~pl.col("alias").is_duplicated())
 
     def of(self, kind: str) -> pl.DataFrame:
         """The names of resources of one type: ``alias`` and ``_r``."""

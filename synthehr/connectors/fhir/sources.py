@@ -32,7 +32,7 @@ __all__ = [
 
 Form: TypeAlias = Literal["lines", "document"]
 
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 8 << 20
 PACKED_TO = 8  # bytes that one of a gzip file unpacks to, about
 _MOST_DOCUMENTS = 1000
 _SNIFF_BYTES = 1 << 13

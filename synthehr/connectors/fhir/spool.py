@@ -13,7 +13,6 @@ import polars as pl
 from synthehr.connectors.fhir.badlines import BadRecord
 from synthehr.connectors.fhir.consent import ConsentRecord
 from synthehr.connectors.fhir.extracted import Extracted
-from synthehr.connectors.fhir.references import ALIAS_COLUMNS
 
 __all__ = ["Part", "Spilled", "Spool", "spill"]
 
@@ -116,12 +115,13 @@ class Spool:
         if held:
             yield _counted_on(held, firsts)
 
-    def aliases(self) -> pl.DataFrame:
-        """All names that references may use; see :data:`~synthehr.connectors.fhir.references.ALIAS_COLUMNS`."""
-        found = [pl.DataFrame(schema=ALIAS_COLUMNS)]
+    def aliases(self) -> Iterator[pl.DataFrame]:
+        """All names that references may use, some at a time.
+
+        Columns: see :data:`~synthehr.connectors.fhir.references.ALIAS_COLUMNS`.
+        """
         for names in self.rows(_ALIASES):  # where nothing refers to anything by identifier, those are not needed
-            found.append(names if self._searched else names.filter(~pl.col("search")))
-        return pl.concat(found)
+            yield names if self._searched else names.filter(~pl.col("search"))
 
     def repeated(self) -> pl.Series:
         """Numbers of the resources whose name has the hash of another's; compared a share of all hashes at a time."""

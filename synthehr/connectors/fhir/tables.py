@@ -162,6 +162,7 @@ class _Table:
         self._find_circles(rows)
         counted: dict[str, dict[str, int]] = defaultdict(dict)
         parts: list[pl.LazyFrame] = []
+        paths: list[Path] = []
         for kept in rows.kept(self._view):
             made, notes = self._made(kept.lazy())
             for (column, what), count in notes.items():
@@ -169,10 +170,10 @@ class _Table:
             if put is None:
                 parts.append(made.lazy())
             else:
-                path = put.with_name(f"{put.name}.{len(parts)}.parquet")
-                made.write_parquet(path, compression="lz4", statistics=False)
-                parts.append(pl.scan_parquet(path, glob=False))
-        return pl.concat(parts), dict(counted)
+                paths.append(put.with_name(f"{put.name}.{len(paths)}.parquet"))
+                made.write_parquet(paths[-1], compression="lz4", statistics=False)
+        table = pl.concat(parts) if put is None else pl.scan_parquet(paths, glob=False)
+        return table, dict(counted)
 
     def _find_circles(self, rows: OwnedRows) -> None:
         """Find the references from one row of the table to another that come back to where they began."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from made_records import audited, bundle, condition, encounter, lines, observati
 
 import synthehr as se
 from synthehr.connectors.fhir.bundles import entry_at, spans_of
+from synthehr.connectors.fhir.reading import _one_thread
 from synthehr.connectors.fhir.sources import is_fhir, list_files, pieces
 from synthehr.errors import ConfigError, DataError
 
@@ -308,3 +310,18 @@ def test_a_script_without_a_guard_is_not_run_again_by_the_processes(tmp_path: Pa
     )
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert (run.stdout, run.stderr, run.returncode) == ("once\n1\n", "", 0)
+
+
+@pytest.mark.parametrize(("given", "theirs"), [(None, "1"), ("3", "3")])
+def test_a_process_beside_this_one_has_one_thread_of_polars_unless_told_otherwise(
+    given: str | None, theirs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given is None:
+        monkeypatch.delenv("POLARS_MAX_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("POLARS_MAX_THREADS", given)
+    with _one_thread():
+        script = "import polars; print(polars.thread_pool_size())"
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == theirs
+    assert os.environ.get("POLARS_MAX_THREADS") == given
