@@ -179,7 +179,7 @@ def open_cells(name: str, cells: Mapping[str, Cells], rows: Open, codes: Mapping
         shape ``(rows, cells)``.
     """
     if name == ENDS:
-        unlikely = np.column_stack([np.zeros(len(rows.first)), -2.0 * np.log(rows.remaining)])
+        unlikely = np.column_stack([np.zeros(len(rows.first)), 1.0 - rows.remaining])
         return np.where(rows.ends(), unlikely, -np.inf)
     window = rows.window(codes[ENDS] == 1)
     if name == AT:
