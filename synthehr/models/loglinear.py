@@ -171,12 +171,14 @@ def fit_conditional(
         steps: of L-BFGS, at most.
     """
     somewhere: np.ndarray = np.any(np.isfinite(open_to), axis=0)
+    alone = next((one.share for one in measured if not one.given), np.ones(before.size))
     parts = [
         _Part.of(
             one,
             term,
             rows,
             somewhere,
+            alone=alone,
             ridge=ridge if len(one.given) < 2 or ridge_of_three is None else ridge_of_three,
             held=held,
         )
@@ -234,13 +236,24 @@ class _Part:
     candidate: bool
 
     @classmethod
-    def of(cls, one: Measured, start: Floats, rows: Rows, allowed: np.ndarray, *, ridge: float, held: float) -> _Part:
+    def of(
+        cls,
+        one: Measured,
+        start: Floats,
+        rows: Rows,
+        allowed: np.ndarray,
+        *,
+        alone: FloatArray,
+        ridge: float,
+        held: float,
+    ) -> _Part:
         if one.of_candidate:
             assert rows.seen is not None, "rows tell what they saw where it counts"
             # The histogram's rows are cells of the column, and its columns whether they were there before.
             total = float(one.share[allowed].clip(0.0).sum())
             share = np.where(allowed[:, None], one.share.clip(0.0), 0.0) * (rows.weight.sum() / max(total, 1e-12))
-            held_back = _held(share.sum(axis=1), share.shape[1], one.noise, ridge=ridge, least=held)
+            even = np.ones(share.shape[1])
+            held_back = _held(share.sum(axis=1), even, one.noise, ridge=ridge, least=held)
             return cls(
                 start=start.astype(np.float64),
                 scale=_scale(share.sum(axis=1, keepdims=True), held_back, share.shape),
@@ -256,7 +269,8 @@ class _Part:
         open_groups = np.zeros(flat.shape[1], dtype=bool)
         open_groups[one.groups[-1][allowed] if one.groups else np.flatnonzero(allowed)] = True
         mass = np.bincount(places, weights=rows.weight, minlength=len(flat)).astype(np.float64)
-        held_back = _held(mass, flat.shape[1], one.noise, ridge=ridge, least=held)
+        cells = np.bincount(one.groups[-1], weights=alone) if one.groups else alone
+        held_back = _held(mass, np.where(open_groups, cells, 0.0), one.noise, ridge=ridge, least=held)
         return cls(
             start=start.reshape(flat.shape).astype(np.float64),
             scale=_scale(mass[:, None], held_back, flat.shape),
@@ -332,28 +346,35 @@ class _Problem:
         return most + np.log(summed), scores
 
 
-def _held(mass: FloatArray, cells: int, noise: float | FloatArray, *, ridge: float, least: float) -> FloatArray:
-    """How much the weights of each place are held back, shape ``(places, 1)``.
+# Of even shares, what is the least that a cell is taken to have where its weights are held back.
+_LEAST_SHARE = 0.05
 
-    Where a cell has share m and its noise variance v, what is most likely of a weight that is normal with variance 1
-    is held back by v / m: to first order its share moves by m for each unit of the weight.
+
+def _held(mass: FloatArray, cells: FloatArray, noise: float | FloatArray, *, ridge: float, least: float) -> FloatArray:
+    """How much the weights of each cell in each place are held back, shape ``(places, cells)``.
+
+    Where a cell is expected to have share m and its noise variance v, what is most likely of a weight that is normal
+    with variance 1 is held back by v / m: to first order its share moves by m for each unit of the weight.
 
     Args:
         mass: of the rows in each place, shape ``(places,)``.
-        cells: of the column, or states of a candidate.
+        cells: the shares of the column's cells whatever the others are, or of a candidate's states.
         noise: of a share.
         ridge: 1 / the variance of weights.
-        least: how much they are held at least, where cells have a hundredth on average; less in proportion elsewhere.
+        least: how much they are held at least, where the cells of a place have a hundredth on average; less in
+            proportion elsewhere.
     """
-    share = np.maximum(mass / cells, 1e-9)
-    by_noise = ridge * np.square(np.broadcast_to(np.ravel(noise), mass.shape)) / share
-    return np.asarray(np.maximum(by_noise, least * np.minimum(100.0 * share, 1.0))[:, None], dtype=np.float64)
+    here = np.maximum(mass, 1e-9)[:, None]
+    part = np.maximum(cells / max(float(cells.sum()), 1e-12), _LEAST_SHARE / len(cells))
+    by_noise = ridge * np.square(np.broadcast_to(np.ravel(noise), mass.shape))[:, None] / (here * part)
+    return np.asarray(np.maximum(by_noise, least * np.minimum(100.0 * here / len(cells), 1.0)), dtype=np.float64)
 
 
 def _scale(mass: FloatArray, held: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """By what weights are divided in the search: of places that few rows have, or held back, as easy to move as others.
+    """What weights are divided by in the search: those of few rows, or held back, are as easy to move as others.
 
-    Both of shape ``(places, 1)``. Without the second a search of a dozen steps hardly leaves where it begins.
+    ``mass`` has shape ``(places, 1)``, ``held`` that of the weights. Without the second a search of a dozen steps
+    hardly leaves where it begins.
     """
     return np.broadcast_to(1.0 / np.sqrt(mass + held + 1e-3), shape)
 
