@@ -90,7 +90,9 @@ class Search:
         found = dict(self._models)
         code = found.get(self._made.code) if self._made.code is not None else None
         if code is not None and code.of_candidate is not None:
-            again = np.where(self._once, np.float32(_NEVER), code.of_candidate[:, 1:])
+            # Where all codes are beside a row already, one that may come again does so.
+            never = np.where(self._once[:, :1], np.float32(2.0 * _NEVER), np.float32(_NEVER))
+            again = np.where(self._once, never, code.of_candidate[:, 1:])
             found[code.target] = replace(code, of_candidate=np.column_stack([code.of_candidate[:, 0], again]))
         if ENDS in found:
             terms = [
@@ -145,7 +147,8 @@ class Search:
             of_candidate = seen and self._made.history[given[0]].role == "seen"
             if of_candidate:
                 noise = float(np.sqrt(joint.variance)) / self._patients
-                self._once = np.stack([_rare(share, noise, beyond=beyond) for beyond in (1, 2)], axis=1)
+                again, beside = (_rare(share, noise, beyond=beyond) for beyond in (1, 2))
+                self._once = np.stack([again, again | beside], axis=1)
             of_cells = () if groups is None else tuple(groups[self._made.names.index(n)] for n in (*given, target))
             self._add(
                 target,
