@@ -80,16 +80,17 @@ def plan_domain(
         precision: sum of 1 / noise_multiplier**2 over all Gaussian events.
         selection_delta: sum of the chances that a selection of values names a value of one patient.
         prefix: of the events' stages.
-        by_levels: whether columns share ``precision`` by the levels in which they are measured, else equally.
+        by_levels: whether columns share ``precision`` by the levels in which they are measured, those of a category
+            for four, else equally.
     """
     kept = table.kept
     discovered = [n for n, c in kept.items() if isinstance(c, CategoryColumn) and c.values is None]
-    every = sum(_levels(column) for column in kept.values())
+    parts = {name: _levels(column) * _parts_of_level(column) for name, column in kept.items()}
     plans = {}
     for name, column in kept.items():
         unbounded = isinstance(column, IntegerColumn | NumberColumn) and column.bounds is None
         levels = _levels(column)
-        mine = precision * (levels / every if by_levels else 1.0 / len(kept))
+        mine = precision * (parts[name] / sum(parts.values()) if by_levels else 1.0 / len(kept))
         part = _RANGE if unbounded else 0.0
         event = Gaussian(stage=f"{prefix}domain:{name}", noise_multiplier=math.sqrt(levels / ((1.0 - part) * mine)))
         failure = None
@@ -103,6 +104,14 @@ def plan_domain(
             selection_failure=failure,
         )
     return plans
+
+
+# What part of the levels' precision a category counts as: a code that few rows have hangs on one histogram.
+_CATEGORY = 4
+
+
+def _parts_of_level(column: Any) -> int:
+    return _CATEGORY if isinstance(column, CategoryColumn) else 1
 
 
 def _levels(column: Any) -> int:

@@ -5,7 +5,7 @@ A conditional table has columns of three roles, in this order:
 - the row's own: what the table declares, where times are gaps, with the number of rows that each child table has;
 - context: the own columns and the context of the row's parent, and so of all ancestors;
 - history: what came before in the same patient: the last row, how far the patient has come, whether the row's code was
-  there before and which value it last had.
+  there before, or even at the same time, and which value it last had.
 
 Own columns have a domain that is declared or bought. Context and history take the cells of the columns they repeat, so
 that they cost nothing. A table of patients alone has own columns only, and they are those it declares.
@@ -48,7 +48,9 @@ __all__ = [
     "INDEX",
     "LEFT",
     "OFFSET",
+    "PACE",
     "REMAINING",
+    "WHEN",
     "ConditionalTable",
     "History",
     "Unrolled",
@@ -59,8 +61,10 @@ __all__ = [
 ]
 
 GAP, OFFSET, ENDS, AT = "[gap]", "[offset]", "[ends]", "[at]"
-INDEX, REMAINING, ELAPSED, LEFT = "[row]", "[rows left]", "[elapsed]", "[left]"
-Role: TypeAlias = Literal["last", "before", "seen", "index", "remaining", "elapsed", "left"]
+INDEX, REMAINING, ELAPSED, LEFT, PACE = "[row]", "[rows left]", "[elapsed]", "[left]", "[left for a row]"
+# Own columns that tell when a row is.
+WHEN = (ENDS, AT, GAP, OFFSET)
+Role: TypeAlias = Literal["last", "beside", "before", "seen", "index", "remaining", "elapsed", "left", "pace"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +72,13 @@ class History:
     """One column of history.
 
     Attributes:
-        role: what it tells. ``last``: the cell of ``of`` in the row before; ``before``: its cell in the last row with
-            the same code; ``seen``: whether there was such a row; ``index``: the number of the row among its parent's;
-            ``remaining``: how many of these are left, with this one; ``elapsed``: the time from the patient's first row
-            to the row before; ``left``: from there to the last row, where every row has a time.
-        of: the own column that it repeats, for ``seen`` the code, or the ancestor's column whose cells it takes.
+        role: what it tells. ``last``: the cell of ``of`` in the row before; ``beside``: the same where that row hangs
+            from the same parent and has the same time, or no time; ``before``: its cell in the last row with the same
+            code; ``seen``: whether there was such a row, and whether there was one beside; ``index``: the number of the
+            row among its parent's; ``remaining``: how many of these are left, with this one; ``elapsed``: the time from
+            the patient's first row to the row before; ``left``: from there to the last row, where every row has a time;
+            ``pace``: that by how many are left.
+        of: the own column that it repeats, for ``seen`` the code, or the column whose cells it takes.
     """
 
     role: Role
@@ -90,7 +96,8 @@ class ConditionalTable:
         most: rows of one patient, at most.
         context: column of the parent's conditional table, by its name here.
         history: by name.
-        code: the own column that is drawn first, since history depends on it; None where there is none.
+        code: the own column that is drawn first once the time is, since history depends on it; None where there is
+            none.
         times: own columns that are learned as a difference to the row's time, by their name in the schema.
         follows_parent: whether the first row of each parent is placed relative to the parent's time.
         limit: column of the patients that the times of the rows do not exceed by a declared rule: from there the time
@@ -117,8 +124,8 @@ class ConditionalTable:
 
     @property
     def drawn(self) -> tuple[str, ...]:
-        """Own columns in the order in which they are drawn: the code first, since history depends on it."""
-        return tuple(sorted(self.own, key=lambda name: name != self.code))
+        """Own columns in the order in which they are drawn: when, then the code, since history depends on both."""
+        return tuple(sorted(self.own, key=lambda name: (name not in WHEN, name not in WHEN and name != self.code)))
 
     def target(self, columns: Iterable[str], *, drawn: Sequence[str] = ()) -> str | None:
         """The column of a set that is drawn last, given the others; ``drawn`` is the order, if it is another than ours.
@@ -127,15 +134,37 @@ class ConditionalTable:
         has to do with how many and how much time are left, and with what it is.
         """
         chosen = set(columns)
-        if ENDS in chosen and not chosen <= {ENDS, self.code, f"[last {self.code}]", f"[last {GAP}]", REMAINING, LEFT}:
+        near = {ENDS, self.code, f"[last {self.code}]", f"[last {GAP}]", REMAINING, LEFT, PACE}
+        if ENDS in chosen and (len(chosen) > 2 or not chosen <= near):
             return None
         target = next((name for name in reversed(drawn or self.drawn) if name in chosen), None)
-        others = [self.history[name].role for name in chosen - {target} if name in self.history]
-        if target is None or (target == self.code and "before" in others):
+        others = {self.history[name].role for name in chosen - {target} if name in self.history}
+        if target is None or (target in WHEN and others & {"beside", "before", "seen"}):
             return None
-        if target == self.code and "seen" in others and len(chosen) > 2:
+        if target == self.code and ("before" in others or ("seen" in others and len(chosen) > 2)):
             return None
         return target
+
+    def needed(self) -> tuple[tuple[str, ...], ...]:
+        """Sets of columns without which rows are wrong whatever they hold.
+
+        A code with whether it was there before: what never comes again is a small part of all rows, and yet what all
+        patients have in common. A number that depends on the code with this and how many rows there are: else those who
+        have many rows, which are most rows, have the numbers of those who have few.
+        """
+        found: list[tuple[str, ...]] = []
+        for name, past in self.history.items():
+            if past.role == "seen" and self.code is not None:
+                found.append((self.code, name))
+            if past.role == "index" and self.code is not None:
+                per = [own for own, column in self.table.kept.items() if getattr(column, "per", None) == self.code]
+                found += [(self.code, own, past.of) for own in per if past.of in self.context]
+        return tuple(found)
+
+    def counted_by(self, columns: Sequence[str], *, drawn: Sequence[str] = ()) -> str | None:
+        """The code, where it is given to a set's column that is drawn last: each code's rows count by themselves."""
+        given = set(columns) - {self.target(columns, drawn=drawn)}
+        return self.code if self.code in given else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -351,6 +380,7 @@ def _history(
         found[ELAPSED] = History(role="elapsed", of=f"{parent.name}.[span of {name}]")
         if timed:
             found[LEFT] = History(role="left", of=f"{parent.name}.[span of {name}]")
+            found[PACE] = History(role="pace", of=GAP)
     code = _code(own)
     for column, declared in own.items():
         if column in {OFFSET, ENDS}:
@@ -359,6 +389,8 @@ def _history(
         if code is not None and getattr(declared, "per", None) == code:
             found[f"[{column} before]"] = History(role="before", of=column)
     if code is not None:
+        if GAP in own or parent.depth:
+            found[f"[{code} beside]"] = History(role="beside", of=code)
         found[f"[{code} seen]"] = History(role="seen", of=code)
     return found
 
@@ -368,7 +400,7 @@ class Unrolled:
     """The own columns of real rows, in the order of patients, parents and time.
 
     Attributes:
-        frame: own columns as the door takes them, and ``ELAPSED`` and ``LEFT`` where history has them.
+        frame: own columns as the door takes them, and ``ELAPSED``, ``LEFT`` and ``PACE`` where history has them.
         owners: the patient of each row, shape ``(rows,)``.
         parents: the row of each row's parent in the parent's frame, shape ``(rows,)``; zero for the root.
     """
@@ -428,7 +460,7 @@ class _Sorted:
 
 
 def _at_the_door(made: ConditionalTable) -> tuple[str, ...]:
-    return (*made.own, *(name for name in (ELAPSED, LEFT) if name in made.history))
+    return (*made.own, *(name for name in (ELAPSED, LEFT, PACE) if name in made.history))
 
 
 def _parent(cohort: Cohort[Schema], name: str) -> str:
@@ -486,6 +518,8 @@ def _add_times(part: _Sorted, made: ConditionalTable, reference: np.ndarray | No
             after = np.append(starts[1:], len(time))[: len(starts)]
             last = np.repeat(time[after - 1], after - starts)
             part.columns[LEFT] = _series(np.where(new_patient, np.nan, last - before))
+            rows_left = np.repeat(after, after - starts) - np.arange(len(time))
+            part.columns[PACE] = _series(np.where(new_patient, np.nan, (last - before) / rows_left))
             part.columns[ENDS] = pl.Series(time == last, dtype=pl.Boolean).cast(pl.String)
             part.columns[AT] = _series(time)
     for column, difference in made.times.items():

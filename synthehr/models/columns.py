@@ -66,17 +66,20 @@ def repeated_columns(
     """The columns of history with their cells."""
     place = {name: at for at, name in enumerate(own)}
     code = place[made.code] if made.code is not None else 0
+    gap = GAP if GAP in own else None
     found = []
     for name, past in made.history.items():
         of = 0
         match past.role:
-            case "last" | "before":
+            case "last" | "beside" | "before":
                 cells, of = nullable(own[past.of]), place[past.of]
             case "seen":
-                cells = Values(values=("false", "true"), other=False, nullable=False)
+                cells = Values(values=("never", "before", "beside"), other=False, nullable=False)
             case "index" | "remaining" | "elapsed" | "left":
                 cells = context[past.of]
-        found.append(Repeated(role=past.role, name=name, cells=cells, of=of, code=code))
+            case "pace":
+                cells = nullable(own[past.of])
+        found.append(Repeated(role=past.role, name=name, cells=cells, of=of, code=code, gap=gap))
     return tuple(found)
 
 
@@ -133,7 +136,7 @@ class Expectation:
             if past is None:
                 if name == GAP and self._made.depth == 1:
                     found[at] = cell_of_none(cells[at])
-            elif past.role in {"last", "elapsed", "left"}:
+            elif past.role in {"last", "beside", "elapsed", "left", "pace"}:
                 found[at] = cell_of_none(cells[at])
             elif past.role == "index" and self._made.depth == 1:
                 found[at] = int(cells_of(pl.DataFrame({"at": [1]}), "at", cells[at])[0])

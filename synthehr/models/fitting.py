@@ -182,6 +182,7 @@ class _TableFit:
                 event=plan.buying,
                 groups=groups,
                 scaled=together and self._made.depth > 0,
+                by=[self._counted_by(columns) for columns in bought] if together and self._made.depth else (),
             )
             self._kept.put(
                 tensors={f"{stage}.{at}": torch.from_numpy(found) for at, found in enumerate(counts)},
@@ -197,6 +198,14 @@ class _TableFit:
             for at, (columns, share) in enumerate(self._kept.state[stage])
         ]
         return [self._summing(joint) if self._made.depth and len(joint.columns) > 1 else joint for joint in joints]
+
+    def _is_needed(self, columns: tuple[int, ...]) -> bool:
+        chosen = {self._made.names[at] for at in columns}
+        return any(chosen == set(needed) for needed in self._made.needed())
+
+    def _counted_by(self, columns: tuple[int, ...]) -> int | None:
+        code = self._made.counted_by([self._made.names[at] for at in columns])
+        return None if code is None else self._made.names.index(code)
 
     def _summing(self, joint: Joint) -> Joint:
         """A histogram in which patients with rows count as often as they may, as one in which they count once."""
@@ -221,13 +230,16 @@ class _TableFit:
         # columns know the row before, must be more than their own noise would make it.
         noise = plan.weighing.noise_multiplier * math.sqrt(len(expected))
         doubt = self._settings.rows.doubt * noise if self._made.depth else 0.0
+        need = distance - np.array([chance_distance(guess) for guess in expected]) - doubt
+        needed = np.array([self._is_needed(columns) for columns in plan.candidates])
+        need[needed] = max(float(need.max()), 1.0)
         shares = share_out(
-            distance - np.array([chance_distance(guess) for guess in expected]) - doubt,
+            need,
             np.array([float(guess.size) for guess in expected]) / (1.0 if spread is None else spread),
             event=plan.buying,
             price=choice.price,
             most=len(plan.candidates) if groups is None else choice.triples_bought,
-            emphasis=np.array([self._focus if focus & set(columns) else 1.0 for columns in plan.candidates]),
+            emphasis=np.where(needed, self._focus, [self._focus if focus & set(c) else 1.0 for c in plan.candidates]),
         )
         return [float(share) for share in shares]
 

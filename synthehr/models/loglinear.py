@@ -65,8 +65,8 @@ class Conditional:
         target: the column.
         size: of its cells.
         terms: what its score is the sum of.
-        of_candidate: weights of each cell by whether that cell was there before, shape ``(cells, 2)``; None where the
-            column does not look at that.
+        of_candidate: weights of each cell by whether that cell was never there, there before, or beside, shape
+            ``(cells, 3)``; None where the column does not look at that.
     """
 
     target: str
@@ -85,19 +85,19 @@ class Conditional:
             candidate = candidate + np.float32(part) * (other.of_candidate - candidate)
         return replace(self, terms=tuple(terms), of_candidate=candidate)
 
-    def scores(self, codes: Mapping[str, IntArray], rows: int, *, seen: np.ndarray | None = None) -> Floats:
+    def scores(self, codes: Mapping[str, IntArray], rows: int, *, seen: NDArray[np.int8] | None = None) -> Floats:
         """The score of each cell. Shape: ``(rows, size)``.
 
         Args:
             codes: of the other columns, each of shape ``(rows,)``.
             rows: how many there are.
-            seen: whether each cell was there before, shape ``(rows, size)``.
+            seen: whether each cell was there: 0 never, 1 before, 2 beside; shape ``(rows, size)``.
         """
         total = np.zeros((rows, self.size), dtype=np.float32)
         for term in self.terms:
             total += term.flat[term.places(codes)]
         if self.of_candidate is not None and seen is not None:
-            total += np.where(seen, self.of_candidate[:, 1], self.of_candidate[:, 0])
+            total += self.of_candidate[np.arange(self.size), seen]
         return total
 
 
@@ -108,9 +108,10 @@ class Measured:
     Attributes:
         given: the other columns, none to two.
         share: of the patients with rows, in each cell, shape as :attr:`Term.weights`; noisy.
-        noise: standard deviation of each share.
+        noise: standard deviation of each share, one for all or by cell of the other columns, of the shape of ``share``
+            without its last axis; of a set that is looked at by candidate, by the column's own cell.
         groups: as :attr:`Term.groups`.
-        of_candidate: whether the other column tells if the column's own cell was there before.
+        of_candidate: whether the other column tells if the column's own cell was never there, before, or beside.
         counted: how the rows of one patient count in it, see :class:`~synthehr.privacy.rows.PrivateRows`: ``rows``,
             each 1 / their number; ``length``, as often as brings the patient's part to length 1; ``code``, by those of
             the same code.
@@ -118,7 +119,7 @@ class Measured:
 
     given: tuple[str, ...]
     share: FloatArray
-    noise: float
+    noise: float | FloatArray
     groups: tuple[IntArray, ...] = ()
     of_candidate: bool = False
     counted: Counted = "rows"
@@ -131,12 +132,13 @@ class Rows:
     Attributes:
         codes: of other columns, by name, each of shape ``(rows,)``.
         weight: of each row; they sum to the share of patients with rows that these rows stand for.
-        seen: whether each cell of the column was there before, shape ``(rows, size)``, where that is looked at.
+        seen: whether each cell of the column was there, as :meth:`Conditional.scores` takes it, shape ``(rows, size)``,
+            where that is looked at.
     """
 
     codes: Mapping[str, IntArray]
     weight: FloatArray
-    seen: np.ndarray | None = None
+    seen: NDArray[np.int8] | None = None
 
 
 def fit_conditional(
@@ -146,14 +148,15 @@ def fit_conditional(
     *,
     open_to: FloatArray,
     ridge: float,
+    ridge_of_three: float | None = None,
     held: float = 0.0,
     steps: int,
 ) -> Conditional:
     """Pull a column's model towards bought histograms, from where it is.
 
     A histogram is taken for what it says of the column given the others: how often those are what they are is up to
-    the rows. Weights are held back in proportion to the histogram's noise, and to ``held`` at least: where rows are not
-    yet what they should be, histograms contradict each other, and weights that nothing holds grow without end.
+    the rows. Weights are held back by the histogram's noise, and by ``held`` at least: where rows are not yet what they
+    should be, histograms contradict each other, and weights that nothing holds grow without end.
 
     Args:
         before: the model so far, with a term for each measured histogram, in order.
@@ -161,13 +164,27 @@ def fit_conditional(
         rows: made up by the model so far.
         open_to: what is added to the scores, shape ``(rows, size)``, or ``(1, size)`` for all rows: minus infinity for
             cells that the column may not have.
-        ridge: how much weights are held back, for each unit of a histogram's noise.
-        held: how much they are at least.
+        ridge: 1 / the variance that weights are taken to have before anything is bought.
+        ridge_of_three: the same of weights for three columns; ``ridge`` where left out.
+        held: how much they are at least, where a cell of the other columns has as many rows as others on average;
+            less where it has fewer, in proportion, so that what few rows have is not made alike.
         steps: of L-BFGS, at most.
     """
     somewhere: np.ndarray = np.any(np.isfinite(open_to), axis=0)
-    parts = [_Part.of(one, term, rows, somewhere) for one, term in zip(measured, _terms(before, measured), strict=True)]
-    problem = _Problem(parts, rows.weight, np.maximum(open_to, _CLOSED), ridge=ridge, held=held)
+    alone = next((one.share for one in measured if not one.given), np.ones(before.size))
+    parts = [
+        _Part.of(
+            one,
+            term,
+            rows,
+            somewhere,
+            alone=alone,
+            ridge=ridge if len(one.given) < 2 or ridge_of_three is None else ridge_of_three,
+            held=held,
+        )
+        for one, term in zip(measured, _terms(before, measured), strict=True)
+    ]
+    problem = _Problem(parts, rows.weight, np.maximum(open_to, _CLOSED))
     flat = torch.from_numpy(problem.start)
     solver = torch.optim.LBFGS([flat], max_iter=steps, history_size=10, line_search_fn="strong_wolfe")
 
@@ -208,28 +225,40 @@ def _with_weights(model: Conditional, measured: Sequence[Measured], weights: Seq
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """One histogram of a fit: its places in the rows, its target, its weights' start."""
+    """One histogram of a fit: its places in the rows, its target, its weights' start, how much these are held back."""
 
     start: FloatArray
     scale: FloatArray
     share: FloatArray
-    noise: float
+    held: FloatArray
     places: np.ndarray
     fine: IntArray | None
     candidate: bool
 
     @classmethod
-    def of(cls, one: Measured, start: Floats, rows: Rows, allowed: np.ndarray) -> _Part:
+    def of(
+        cls,
+        one: Measured,
+        start: Floats,
+        rows: Rows,
+        allowed: np.ndarray,
+        *,
+        alone: FloatArray,
+        ridge: float,
+        held: float,
+    ) -> _Part:
         if one.of_candidate:
             assert rows.seen is not None, "rows tell what they saw where it counts"
             # The histogram's rows are cells of the column, and its columns whether they were there before.
             total = float(one.share[allowed].clip(0.0).sum())
             share = np.where(allowed[:, None], one.share.clip(0.0), 0.0) * (rows.weight.sum() / max(total, 1e-12))
+            even = np.ones(share.shape[1])
+            held_back = _held(share.sum(axis=1), even, one.noise, ridge=ridge, least=held)
             return cls(
                 start=start.astype(np.float64),
-                scale=np.ones(start.shape),
+                scale=_scale(share.sum(axis=1, keepdims=True), held_back, share.shape),
                 share=share,
-                noise=one.noise,
+                held=held_back,
                 places=rows.seen,
                 fine=None,
                 candidate=True,
@@ -240,12 +269,13 @@ class _Part:
         open_groups = np.zeros(flat.shape[1], dtype=bool)
         open_groups[one.groups[-1][allowed] if one.groups else np.flatnonzero(allowed)] = True
         mass = np.bincount(places, weights=rows.weight, minlength=len(flat)).astype(np.float64)
-        # Weights of places that few rows have are as easy to move as others once each is scaled by its own.
+        cells = np.bincount(one.groups[-1], weights=alone) if one.groups else alone
+        held_back = _held(mass, np.where(open_groups, cells, 0.0), one.noise, ridge=ridge, least=held)
         return cls(
             start=start.reshape(flat.shape).astype(np.float64),
-            scale=np.repeat(1.0 / np.sqrt(mass + 1e-3), flat.shape[1]).reshape(flat.shape),
+            scale=_scale(mass[:, None], held_back, flat.shape),
             share=_as_conditional(np.where(open_groups, flat, 0.0), mass),
-            noise=one.noise,
+            held=held_back,
             places=places,
             fine=one.groups[-1] if one.groups else None,
             candidate=False,
@@ -261,15 +291,10 @@ class _Problem:
         parts: the histograms.
         weight: of each row.
         closed: what is added to the scores, shape ``(rows, size)`` or ``(1, size)``.
-        ridge: how much weights are held back, for each unit of a histogram's noise.
-        held: how much they are at least.
     """
 
-    def __init__(
-        self, parts: Sequence[_Part], weight: FloatArray, closed: FloatArray, *, ridge: float, held: float
-    ) -> None:
+    def __init__(self, parts: Sequence[_Part], weight: FloatArray, closed: FloatArray) -> None:
         self._parts, self._mass, self._closed = parts, weight, closed
-        self._held = [max(ridge * part.noise, held) for part in parts]
         self._ends = np.cumsum([part.start.size for part in parts])[:-1]
         plain = [part for part in parts if not part.candidate]
         self._begins = np.cumsum([0, *(len(part.start) for part in plain)])
@@ -298,8 +323,8 @@ class _Problem:
         likely *= self._mass[:, None]
         pulled = iter(np.split(self._of_place @ likely, self._begins[1:-1]))
         gradients = []
-        for mine, part, most in zip(weights, self._parts, self._held, strict=True):
-            held = most * mine
+        for mine, part in zip(weights, self._parts, strict=True):
+            held = part.held * mine
             value += float((mine * (0.5 * held - part.share)).sum())
             gradients.append(((_gathered(part, pulled, likely) - part.share + held) * part.scale).ravel())
         return value, np.concatenate(gradients)
@@ -312,7 +337,7 @@ class _Problem:
         scores += self._closed
         for mine, part in both:
             if part.candidate:
-                scores += np.where(part.places, mine[:, 1], mine[:, 0])
+                scores += mine[np.arange(len(mine)), part.places]
         most = scores.max(axis=1)
         scores -= most[:, None]
         np.exp(scores, out=scores)
@@ -321,11 +346,44 @@ class _Problem:
         return most + np.log(summed), scores
 
 
+# Of even shares, what is the least that a cell is taken to have where its weights are held back.
+_LEAST_SHARE = 0.05
+
+
+def _held(mass: FloatArray, cells: FloatArray, noise: float | FloatArray, *, ridge: float, least: float) -> FloatArray:
+    """How much the weights of each cell in each place are held back, shape ``(places, cells)``.
+
+    Where a cell is expected to have share m and its noise variance v, what is most likely of a weight that is normal
+    with variance 1 is held back by v / m: to first order its share moves by m for each unit of the weight.
+
+    Args:
+        mass: of the rows in each place, shape ``(places,)``.
+        cells: the shares of the column's cells whatever the others are, or of a candidate's states.
+        noise: of a share.
+        ridge: 1 / the variance of weights.
+        least: how much they are held at least, where the cells of a place have a hundredth on average; less in
+            proportion elsewhere.
+    """
+    here = np.maximum(mass, 1e-9)[:, None]
+    part = np.maximum(cells / max(float(cells.sum()), 1e-12), _LEAST_SHARE / len(cells))
+    by_noise = ridge * np.square(np.broadcast_to(np.ravel(noise), mass.shape))[:, None] / (here * part)
+    return np.asarray(np.maximum(by_noise, least * np.minimum(100.0 * here / len(cells), 1.0)), dtype=np.float64)
+
+
+def _scale(mass: FloatArray, held: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """What weights are divided by in the search: those of few rows, or held back, are as easy to move as others.
+
+    ``mass`` has shape ``(places, 1)``, ``held`` that of the weights. Without the second a search of a dozen steps
+    hardly leaves where it begins.
+    """
+    return np.broadcast_to(1.0 / np.sqrt(mass + held + 1e-3), shape)
+
+
 def _gathered(part: _Part, pulled: Iterator[FloatArray], likely: FloatArray) -> FloatArray:
     """What the model makes of a part's histogram; ``pulled`` has those of the plain parts in order."""
     if part.candidate:
-        seen = (likely * part.places).sum(axis=0)
-        return np.stack([likely.sum(axis=0) - seen, seen], axis=1)
+        later = [(likely * (part.places == state)).sum(axis=0) for state in range(1, part.share.shape[1])]
+        return np.stack([likely.sum(axis=0) - np.sum(later, axis=0), *later], axis=1)
     mine = next(pulled)
     return mine if part.fine is None else mine @ np.eye(part.start.shape[1])[part.fine]
 

@@ -103,7 +103,7 @@ def _conditionals(
             found = _tensor(weights, f"{record.target}/{at}", sizes)
             terms.append(Term(given=term.given, weights=found, groups=groups))
         size = cells[record.target].size
-        seen = _tensor(weights, f"{record.target}/seen", [size, 2]) if record.of_candidate else None
+        seen = _tensor(weights, f"{record.target}/seen", [size, 3]) if record.of_candidate else None
         conditionals.append(Conditional(target=record.target, size=size, terms=tuple(terms), of_candidate=seen))
     return tuple(conditionals)
 

@@ -69,7 +69,9 @@ class RowsSettings:
         steps: of L-BFGS for a column and round, at most.
         pace: part of the way to what was fitted that weights go in a round. All of it overshoots: what rows are made
             up depends on the weights, and so does what fits them.
-        ridge: how much weights are held back, for each unit of a histogram's noise.
+        ridge: 1 / the variance that weights are taken to have before anything is bought; see
+            :func:`~synthehr.models.loglinear.fit_conditional`.
+        ridge_of_three: the same of weights for three columns.
         held, decay, held_at_last: how much at least: in the first round, by what factor less in each that follows, and
             from when on no less.
         focus: weight of sets that hold an outcome of an ancestor, where others have 1: of few patients with an outcome
@@ -80,9 +82,10 @@ class RowsSettings:
     patients: int = 6000
     rows: int = 15_000
     rounds: int = 10
-    steps: int = 12
+    steps: int = 24
     pace: float = 0.4
-    ridge: float = 0.3
+    ridge: float = 2.0
+    ridge_of_three: float = 8.0
     held: float = 0.01
     decay: float = 0.6
     held_at_last: float = 0.0004
@@ -195,7 +198,12 @@ class _Sets:
                 len(names), order=order, focus=focus, most=most, own=len(made.own), kin=kin, usable=usable
             )
 
-        return cls(pairs=chosen(2, choice.pairs) or [(0, 0)], triples=chosen(3, choice.triples))
+        needed = [tuple(sorted(place[name] for name in columns)) for columns in made.needed()]
+        found = {
+            order: sorted({*chosen(order, most), *(columns for columns in needed if len(columns) == order)})
+            for order, most in ((2, choice.pairs), (3, choice.triples))
+        }
+        return cls(pairs=found[2] or [(0, 0)], triples=found[3])
 
 
 def _plan_joints(

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from synthehr.encoding.codec import Decoder
 from synthehr.encoding.lattice import as_number, from_number, span_of
-from synthehr.encoding.unroll import AT, ENDS, GAP, OFFSET, ConditionalTable, changes
+from synthehr.encoding.unroll import AT, ENDS, GAP, OFFSET, WHEN, ConditionalTable, changes
 from synthehr.models.columns import Learned
+from synthehr.models.loglinear import Conditional
 from synthehr.models.timeline import Open, Timeline, floats, known_beforehand, open_cells
 from synthehr.privacy.history import cell_of_none
 from synthehr.privacy.partition import cells_of
@@ -103,13 +104,14 @@ class _Past:
         last: cells of the row before, shape ``(patients, own columns)``.
         times: what is known of the times of rows; None in tables without order.
         before: for columns that depend on the code their cell in the last row of each code, ``(patients, codes)``.
-        seen: whether there was a row of each code, ``(patients, codes)``.
+        seen: whether there was a row of each code, 0 none, 1 some, 2 some beside the row before or that itself,
+            ``(patients, codes)``.
     """
 
     last: IntArray
     times: Timeline | None
     before: dict[str, IntArray]
-    seen: np.ndarray
+    seen: NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +160,10 @@ class Roller:
     def __init__(self, learned: Learned, table: Table, *, rules: Sequence[Rule]) -> None:
         self.made = learned.made
         self._table, self._rules, self._cells = table, tuple(rules), learned.cells
-        self._decoder = Decoder(learned.domain, self.made.table)
+        self._clock, self._decoder = (
+            Decoder([column for column in learned.domain if (column.name in WHEN) == when], self.made.table)
+            for when in (True, False)
+        )
         self._conditionals = learned.conditionals
         self._place = {name: at for at, name in enumerate(self.made.own)}
         self._order = table.kept[table.order_by] if table.order_by is not None else None
@@ -225,7 +230,7 @@ class Roller:
                 for name, past in self.made.history.items()
                 if past.role == "before"
             },
-            seen=np.zeros((patients, code), dtype=bool),
+            seen=np.zeros((patients, code), dtype=np.int8),
         )
 
     def _none(self, own: str) -> int:
@@ -243,12 +248,12 @@ class Roller:
             elif history.role in {"index", "remaining"}:
                 counted = number[history.role == "remaining"]
                 known[name] = cells_of(pl.DataFrame({"at": counted}), "at", self._cells[name])
-            elif history.role in {"elapsed", "left"}:
+            elif history.role in {"elapsed", "left", "pace"}:
                 assert past.times is not None, "only rows with times have these"
                 time = past.times.time[of_patient]
-                elapsed = history.role == "elapsed"
-                between = time - past.times.start[of_patient] if elapsed else past.times.end[of_patient] - time
-                known[name] = self._cells_of(name, between)
+                left = past.times.end[of_patient] - time
+                values = {"elapsed": time - past.times.start[of_patient], "left": left, "pace": left / number[1]}
+                known[name] = self._cells_of(name, values[history.role])
         return known
 
     def _cells_of(self, name: str, values: FloatArray) -> IntArray:
@@ -270,29 +275,64 @@ class Roller:
         return _Drawn.joined(pieces)
 
     def _draw(self, now: _Step, places: IntArray, past: _Past, above: Rolled, draws: np.random.Generator) -> _Drawn:
-        """One row for each patient, column by column."""
+        """One row for each patient, column by column: when it is, then what."""
         codes = dict(now.known)
+        when = [one for one in self._conditionals if one.target in WHEN]
+        for conditional in when:
+            codes[conditional.target] = self._cell(conditional, codes, now, draws)
+        clock = self._clock.rows([codes[name] for name in self._named(when=True)], draws)
+        time = self._time(clock, now, past, above, codes, draws=draws)
+        beside = _together(now, past, time)
         for conditional in self._conditionals:
-            name = conditional.target
-            seen = past.seen[now.of_patient] if name == self.made.code else None
-            scores = conditional.scores(codes, len(places), seen=seen)
-            self._allow(name, scores, now)
-            if now.open is not None and name in {ENDS, GAP, AT}:
-                scores += open_cells(name, self._cells, now.open, codes)
-            codes[name] = _drawn(scores, draws)
+            name, seen = conditional.target, None
+            if name in WHEN:
+                continue
             if name == self.made.code:
-                codes.update(self._of_code(codes[name], now.of_patient, past))
-        frame = self._decoder.rows([codes[name] for name in self.made.own], draws)
-        time = self._time(frame, now, past, above, codes, draws=draws)
-        return _Drawn(places=places, codes=codes, time=time, frame=self._with_times(frame, time))
+                codes.update(self._beside(beside, now.of_patient, past))
+                seen = np.where(beside[:, None], past.seen[now.of_patient], np.minimum(past.seen[now.of_patient], 1))
+            codes[name] = self._cell(conditional, codes, now, draws, seen=seen)
+            if seen is not None:
+                codes.update(self._of_code(codes[name], now.of_patient, past, seen))
+        rest = self._decoder.rows([codes[name] for name in self._named(when=False)], draws)
+        frame = self._with_times(pl.concat([clock, rest], how="horizontal").select(self.made.own), time)
+        return _Drawn(places=places, codes=codes, time=time, frame=frame)
 
-    def _of_code(self, code: IntArray, of_patient: IntArray, past: _Past) -> Iterator[tuple[str, IntArray]]:
+    def _named(self, *, when: bool) -> list[str]:
+        return [name for name in self.made.own if (name in WHEN) == when]
+
+    def _cell(
+        self,
+        conditional: Conditional,
+        codes: Mapping[str, IntArray],
+        now: _Step,
+        draws: np.random.Generator,
+        *,
+        seen: NDArray[np.int8] | None = None,
+    ) -> IntArray:
+        """A cell of one column for each row."""
+        name = conditional.target
+        scores = conditional.scores(codes, len(now.of_patient), seen=seen)
+        self._allow(name, scores, now)
+        if now.open is not None and name in {ENDS, GAP, AT}:
+            scores += open_cells(name, self._cells, now.open, codes)
+        return _drawn(scores, draws)
+
+    def _beside(self, beside: np.ndarray, of_patient: IntArray, past: _Past) -> Iterator[tuple[str, IntArray]]:
+        """The cells of history that tell of the row before where that is beside."""
+        for name, history in self.made.history.items():
+            if history.role == "beside":
+                none = cell_of_none(self._cells[name])
+                yield name, np.where(beside, past.last[of_patient, self._place[history.of]], none)
+
+    def _of_code(
+        self, code: IntArray, of_patient: IntArray, past: _Past, seen: NDArray[np.int8]
+    ) -> Iterator[tuple[str, IntArray]]:
         """The cells of history that depend on the row's code."""
         for name, history in self.made.history.items():
             if history.role == "before":
                 yield name, past.before[name][of_patient, code]
             elif history.role == "seen":
-                yield name, past.seen[of_patient, code].astype(np.int64)
+                yield name, seen[np.arange(len(code)), code].astype(np.int64)
 
     def _allow(self, name: str, scores: Floats, now: _Step) -> None:
         """A gap is missing where a row is the first of its parent, and nowhere else but where times may be."""
@@ -349,13 +389,15 @@ class Roller:
 
     def _remember(self, past: _Past, now: _Step, drawn: _Drawn) -> None:
         of_patient = now.of_patient[drawn.places]
+        beside = _together(now.of(drawn.places), past, drawn.time)
         past.last[of_patient] = np.stack([drawn.codes[name] for name in self.made.own], axis=1)
         if drawn.time is not None and past.times is not None:
             ends = drawn.codes[ENDS] == 1 if ENDS in drawn.codes else np.zeros(len(drawn.time), dtype=bool)
             past.times.remember(of_patient, drawn.time, first=now.first[drawn.places], ends=ends)
         if self.made.code is not None:
             code = drawn.codes[self.made.code]
-            past.seen[of_patient, code] = True
+            past.seen[of_patient] = np.minimum(past.seen[of_patient], np.where(beside, 2, 1)[:, None])
+            past.seen[of_patient, code] = 2
             for name, cells in past.before.items():
                 cells[of_patient, code] = drawn.codes[self.made.history[name].of]
 
@@ -420,6 +462,12 @@ class _Drawn:
             time=np.concatenate(times) if times else None,
             frame=pl.concat([piece.frame for piece in pieces]),
         )
+
+
+def _together(now: _Step, past: _Past, time: FloatArray | None) -> np.ndarray:
+    """Whether each row is of the same parent, and where rows have times of the same time, as its patient's last."""
+    same = now.index > 1
+    return same if time is None or past.times is None else same & (time == past.times.time[now.of_patient])
 
 
 def _by_step(step: IntArray) -> Iterator[IntArray]:

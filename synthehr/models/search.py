@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
+from numpy.typing import NDArray
 
 from synthehr.encoding.domain import ColumnDomain, Joint
-from synthehr.encoding.unroll import AT, ENDS, GAP, OFFSET, ConditionalTable
+from synthehr.encoding.unroll import AT, ENDS, GAP, OFFSET, REMAINING, ConditionalTable, changes
 from synthehr.models.columns import Learned, counts_by_code
 from synthehr.models.counting import as_rows_count, counted_rows, row_weights
 from synthehr.models.loglinear import Conditional, Measured, Rows, Term, fit_conditional
@@ -23,10 +23,13 @@ from synthehr.schema.model import Table
 
 __all__ = ["Search"]
 
-# A code comes once (a diagnosis begins, a measure is taken at entry) where its repeats as bought may be noise alone,
-# and surely, both by so many standard deviations, are no more than this part of its rows.
+# A code comes once (a diagnosis begins, a measure is taken at entry), or once at one time, where its repeats as bought
+# may be noise alone, and surely, both by so many standard deviations, are no more than this part of its rows.
 _RARELY, _SURE = 0.25, 2.0
 _NEVER = -1e4
+# That rows with so many left are at the time of a patient's last is believed where it is so many standard deviations
+# of noise from none.
+_FAR = 3.0
 # A patient's rows come to their end before the last one, at first: else most rows are at one time, and the first fits
 # are of rows like no others.
 _SELDOM = 0.02
@@ -65,28 +68,45 @@ class Search:
         self._nullable = table.order_by is not None and getattr(table.kept[table.order_by], "nullable", False)
         self._round = 0
         self._drawn = order_of_times(made.drawn, domain)
+        # By cell of how many rows are left: whether a row may not be at the time of the last unless it must.
+        self._not_yet = np.zeros(cells[REMAINING].size if REMAINING in cells else 0, dtype=bool)
         self._measured: dict[str, list[Measured]] = {name: [] for name in self._drawn}
         self._models = {name: Conditional(target=name, size=cells[name].size, terms=()) for name in self._drawn}
-        self._once = np.zeros(cells[made.code].size if made.code is not None else 0, dtype=bool)
+        # By code: whether it may never come where it was before, and beside itself.
+        self._once = np.zeros((cells[made.code].size if made.code is not None else 0, 2), dtype=bool)
         for column in self._domain:
             noise = float(np.sqrt(column.variance.mean())) / patients
             self._add(column.name, Measured(given=(), share=column.counts / patients, noise=noise))
             self._start(column)
             if isinstance(column.cells, PerCode) and made.target({column.name, column.cells.per}) == column.name:
                 counts = counts_by_code(column, column.cells)
-                noise = float(np.sqrt(np.mean(np.concatenate([part.variance for part in column.parts])))) / patients
-                by_code = Measured(given=(column.cells.per,), share=counts / patients, noise=noise, counted="code")
+                by_part = np.sqrt([part.variance.mean() for part in column.parts]) / patients
+                by_code = Measured(given=(column.cells.per,), share=counts / patients, noise=by_part, counted="code")
                 self._add(column.name, by_code)
 
     @property
     def conditionals(self) -> tuple[Conditional, ...]:
-        """In the order in which columns are drawn; a code that surely comes but once in a patient never comes again."""
+        """In the order in which columns are drawn; what surely comes but once, in a patient or at a time, does so."""
         found = dict(self._models)
         code = found.get(self._made.code) if self._made.code is not None else None
         if code is not None and code.of_candidate is not None:
-            again = np.where(self._once, np.float32(_NEVER), code.of_candidate[:, 1])
-            found[code.target] = replace(code, of_candidate=np.stack([code.of_candidate[:, 0], again], axis=1))
+            # Where all codes are beside a row already, one that may come again does so.
+            never = np.where(self._once[:, :1], np.float32(2.0 * _NEVER), np.float32(_NEVER))
+            again = np.where(self._once, never, code.of_candidate[:, 1:])
+            found[code.target] = replace(code, of_candidate=np.column_stack([code.of_candidate[:, 0], again]))
+        if ENDS in found:
+            terms = [
+                replace(term, weights=np.where(self._ended(), np.float32(_NEVER), term.weights))
+                if term.given == (REMAINING,)
+                else term
+                for term in found[ENDS].terms
+            ]
+            found[ENDS] = replace(found[ENDS], terms=tuple(terms))
         return tuple(found.values())
+
+    def _ended(self) -> np.ndarray:
+        """By cell of how many rows are left: that a row, which may be either, is at the time of the last."""
+        return np.column_stack([np.zeros_like(self._not_yet), self._not_yet])
 
     def _start(self, column: ColumnDomain) -> None:
         """Before anything else is known a column is as it is on its own."""
@@ -120,12 +140,15 @@ class Search:
             last = names.index(target)
             given = tuple(name for name in names if name != target)
             share = np.moveaxis(joint.counts, last, -1) / self._patients
+            if target == ENDS and given == (REMAINING,):
+                # Of forty rows each may be taken for the end by a noise of a hundredth: most patients would end early.
+                self._not_yet = share[:, 1] < _FAR * np.sqrt(joint.variance) / self._patients
             seen = target == self._made.code and self._made.history.get(given[0]) is not None
             of_candidate = seen and self._made.history[given[0]].role == "seen"
             if of_candidate:
                 noise = float(np.sqrt(joint.variance)) / self._patients
-                rarely = share[1] + _SURE * noise <= _RARELY * share.sum(axis=0)
-                self._once = rarely & (share[1] <= _SURE * noise)
+                again, beside = (_rare(share, noise, beyond=beyond) for beyond in (1, 2))
+                self._once = np.stack([again, again | beside], axis=1)
             of_cells = () if groups is None else tuple(groups[self._made.names.index(n)] for n in (*given, target))
             self._add(
                 target,
@@ -180,41 +203,62 @@ class Search:
         if not len(places):
             return
         if len(places) > self._settings.rows:
-            kept = seeded(self._seed, 7, self._made.depth, self._round).choice(
-                places, self._settings.rows, replace=False
-            )
-            more: float = weight[places].sum().item() / weight[kept].sum().item()
-            weight = np.multiply(weight, more)
-            places = np.sort(kept)
+            places, weight = self._some_rows(name, rolled, places, weight)
         codes = {column: cells[places] for column, cells in rolled.codes.items()}
         seen = None
         if name == self._made.code:
-            seen = seen_before(rolled.codes[name], rolled.of_patient, size=self._models[name].size)[places]
-            allowed = _some(allowed & ~(seen & self._once))
+            seen = seen_before(rolled.codes[name], rolled, places, size=self._models[name].size)
+            allowed = _some(allowed & ~((seen == 1) & self._once[:, 0]) & ~((seen == 2) & self._once[:, 1]))
         open_to = np.where(_some(allowed), 0.0, -np.inf)
         if rolled.open is not None and name in {ENDS, AT, GAP}:
             before = {column: codes[column] for column in self._drawn[: self._drawn.index(name)]}
             open_to = open_to + open_cells(name, self._cells, rolled.open.of(places), before)
+        if name == ENDS:
+            either = np.isfinite(open_to).all(axis=1, keepdims=True)
+            open_to = np.where(either & self._ended()[codes[REMAINING]], -np.inf, open_to)
+        # Rows of rare codes count much more in histograms than each by itself, and how much is not told well.
+        alone = self._measured[name][0].share if name == self._made.code else None
         fitted = fit_conditional(
             self._models[name],
-            [as_rows_count(one, name, rolled, code=self._made.code) for one in self._measured[name]],
+            [as_rows_count(one, name, rolled, code=self._made.code, alone=alone) for one in self._measured[name]],
             Rows(codes=codes, weight=weight[places], seen=seen),
             open_to=open_to,
             ridge=self._settings.ridge,
+            ridge_of_three=self._settings.ridge_of_three,
             held=held,
             steps=self._settings.steps,
         )
         self._models[name] = self._models[name].towards(fitted, part=self._settings.pace)
 
+    def _some_rows(
+        self, name: str, rolled: Rolled, places: IntArray, weight: FloatArray
+    ) -> tuple[IntArray, FloatArray]:
+        """Some of the rows, and what each counts then. What follows a code is learned of rare codes too."""
+        odds: FloatArray = np.ones(len(places))
+        if self._made.code is not None and self._drawn.index(name) > self._drawn.index(self._made.code):
+            code = rolled.codes[self._made.code][places]
+            odds = 1.0 / np.sqrt(np.bincount(code)[code])
+        odds /= odds.sum()
+        draws = seeded(self._seed, 7, self._made.depth, self._round)
+        kept = np.sort(draws.choice(len(places), self._settings.rows, replace=False, p=odds))
+        counts = weight.copy()
+        counts[places[kept]] /= odds[kept]
+        counts *= weight[places].sum() / counts[places[kept]].sum()
+        return places[kept], counts
+
     def lengths(self, sets: Sequence[tuple[int, ...]], groups: Sequence[IntArray] | None = None) -> FloatArray:
         """How often rows count in a histogram of length 1 a patient, where else they count 1 together, for each set."""
         rolled = self.rolled()
         found = []
+        patients = max(len(np.unique(rolled.of_patient)), 1)
         for columns in sets:
-            codes = [rolled.codes[self._made.names[at]] for at in columns]
+            names = [self._made.names[at] for at in columns]
+            codes = [rolled.codes[name] for name in names]
             if groups is not None:
-                codes = [groups[at][code] for at, code in zip(columns, codes, strict=True)]
-            found.append(counted_rows(rolled.of_patient, codes).sum() / max(len(np.unique(rolled.of_patient)), 1))
+                codes = [groups[at][cells] for at, cells in zip(columns, codes, strict=True)]
+            by = self._made.counted_by(names, drawn=self._drawn)
+            code = None if by is None else codes[names.index(by)]
+            found.append(counted_rows(rolled.of_patient, codes, code=code).sum() / patients)
         lengths: FloatArray = np.maximum(np.array(found), 1.0)
         return lengths
 
@@ -233,18 +277,40 @@ class Search:
         return found
 
 
+def _rare(share: FloatArray, noise: float, *, beyond: int) -> np.ndarray:
+    """Which codes hardly come where they were before, or beside; ``share`` has shape ``(states, codes)``."""
+    again, most = share[beyond:].sum(axis=0), _SURE * noise * np.sqrt(len(share) - beyond)
+    return np.asarray((again <= most) & (again + most <= _RARELY * share.sum(axis=0)))
+
+
 def _some(allowed: np.ndarray) -> np.ndarray:
     """The same, with all cells open in rows where none is: shape ``(rows, cells)``."""
     return allowed | ~allowed.any(axis=1, keepdims=True)
 
 
-def seen_before(code: IntArray, of_patient: IntArray, *, size: int) -> np.ndarray:
-    """For each row which codes the patient's rows before it had, shape ``(rows, size)``; rows by patient and time."""
-    firsts = (
-        pl.DataFrame({"owner": of_patient, "code": code, "at": np.arange(len(code))})
-        .group_by("owner", "code")
-        .agg(pl.col("at").min())
-    )
-    first = np.full((int(of_patient.max(initial=-1)) + 1, size), len(code), dtype=np.int64)
-    first[firsts["owner"].to_numpy(), firsts["code"].to_numpy()] = firsts["at"].to_numpy()
-    return first[of_patient] < np.arange(len(code))[:, None]
+def seen_before(code: IntArray, rolled: Rolled, places: IntArray, *, size: int) -> NDArray[np.int8]:
+    """For some rows which codes the rows before them had: 0 none of the patient's, 1 some, 2 some beside it.
+
+    Args:
+        code: of all rows.
+        rolled: these, by patient and time.
+        places: which rows are asked for.
+        size: how many codes there are.
+
+    Returns:
+        shape ``(places, size)``.
+    """
+    first = np.full((int(rolled.of_patient.max(initial=-1)) + 1, size), len(code), dtype=np.int64)
+    np.minimum.at(first, (rolled.of_patient, code), np.arange(len(code)))
+    found = (first[rolled.of_patient[places]] < places[:, None]).astype(np.int8)
+    begins = np.maximum.accumulate(np.where(together(rolled), 0, np.arange(len(code))))[places]
+    for back in range(1, int((places - begins).max(initial=0)) + 1):
+        beside = np.flatnonzero(places - back >= begins)
+        found[beside, code[places[beside] - back]] = 2
+    return found
+
+
+def together(rolled: Rolled) -> np.ndarray:
+    """Whether each row is of the parent, and where rows have times at the time, of the row before."""
+    same = ~changes(rolled.parents)
+    return same if rolled.time is None else same & (np.diff(rolled.time, prepend=np.nan) == 0.0)

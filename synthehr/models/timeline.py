@@ -166,8 +166,11 @@ class Open:
 def open_cells(name: str, cells: Mapping[str, Cells], rows: Open, codes: Mapping[str, IntArray]) -> FloatArray:
     """What is added to the scores of a column of times: minus infinity for cells it may not have in a row.
 
-    The more rows are left, the less are all of them at one time, by the square of their number, unless what was bought
-    says more: few patients have many left, so that noise says much of these, and who is at the end has all rows there.
+    Noise says of any row that it may be at the end or a day before, and a patient of many rows hears that many times:
+    all rows that are left would be there. So the more are left, the less a row is taken for the end or brought near it,
+    unless what was bought says more. Of rows spread evenly over the time left, all others fall into what a gap leaves
+    of it with the chance of one to the power of how many they are. Half of that power where gaps are drawn first, which
+    is where rows of one visit are as one, see :func:`order_of_times`.
 
     Args:
         name: the column: whether the row is at the time of the patient's last, its time, or its gap.
@@ -179,17 +182,51 @@ def open_cells(name: str, cells: Mapping[str, Cells], rows: Open, codes: Mapping
         shape ``(rows, cells)``.
     """
     if name == ENDS:
-        unlikely = np.column_stack([np.zeros(len(rows.first)), -2.0 * np.log(rows.remaining)])
+        unlikely = np.column_stack([np.zeros(len(rows.first)), 1.0 - rows.remaining])
         return np.where(rows.ends(), unlikely, -np.inf)
-    window = rows.window(codes[ENDS] == 1)
+    ends = codes[ENDS] == 1
+    window = rows.window(ends)
     if name == AT:
         within = rows.after(window, cells[GAP], codes[GAP]) if GAP in codes else window
-        return np.where(_overlap(cells[AT], within), 0.0, -np.inf)
+        even = 0.0 if GAP in codes else _spread(cells[AT], rows, within, ends=ends, origin=rows.before, power=1.0)
+        return np.where(_overlap(cells[AT], within), even, -np.inf)
     within = (_within(cells[AT], codes[AT], window) if AT in codes else window) - rows.before
     found = np.zeros((len(rows.first), cells[GAP].size))
     known = np.where(np.isnan(within), [[-np.inf], [np.inf]], within)
-    found[:, :-1] = np.where(_overlap(cells[GAP], known), 0.0, -np.inf)
+    even = 0.0 if AT in codes else _spread(cells[GAP], rows, known, ends=ends, origin=np.zeros(len(ends)), power=0.5)
+    found[:, :-1] = np.where(_overlap(cells[GAP], known), even, -np.inf)
     return found
+
+
+# The least part of the time left that the middle of a gap's cell is taken to leave.
+_LEAST_LEFT = 1e-3
+
+
+def _spread(
+    cells: Cells, rows: Open, window: FloatArray, *, ends: np.ndarray, origin: FloatArray, power: float
+) -> FloatArray:
+    """How much less a time or gap is taken for it the less time it leaves to rows that are left.
+
+    Args:
+        cells: of times or gaps.
+        rows: what is open to each row.
+        window: where each lies, shape ``(2, rows)``.
+        ends: whether it is at the time of the patient's last, so that no time is left.
+        origin: the row before, on the scale of the cells.
+        power: for each row that is left besides the last.
+
+    Returns:
+        shape ``(rows, intervals)``.
+    """
+    borders = _borders(cells)
+    low = np.maximum(borders[None, :-1], window[0][:, None])
+    high = np.minimum(borders[None, 1:], window[1][:, None])
+    counts = (rows.left > 0.0) & ~ends
+    known = np.isfinite(low) & np.isfinite(high) & counts[:, None]
+    gap = 0.5 * (np.where(known, low, 0.0) + np.where(known, high, 0.0)) - np.where(counts, origin, 0.0)[:, None]
+    part = np.clip(1.0 - gap / np.where(counts, rows.left, 1.0)[:, None], _LEAST_LEFT, 1.0)
+    others = power * np.maximum(rows.remaining - 2, 0)[:, None]
+    return np.asarray(np.where(known, others * np.log(part), 0.0), dtype=np.float64)
 
 
 def order_of_times(drawn: Sequence[str], domain: Sequence[ColumnDomain]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from synthehr.randomness import IntArray
 
 __all__ = ["Repeated", "cell_of_none", "history_of"]
 
-Role: TypeAlias = Literal["last", "before", "seen", "index", "remaining", "elapsed", "left"]
+Role: TypeAlias = Literal["last", "beside", "before", "seen", "index", "remaining", "elapsed", "left", "pace"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,14 +22,17 @@ class Repeated:
     """One column of history.
 
     Attributes:
-        role: ``last``: a column's cell in the patient's row before; ``before``: its cell in the patient's last row of
-            the same code; ``seen``: whether there was such a row; ``index``: the number of the row among its
-            parent's, from 1; ``remaining``: how many of these are left, with this one; ``elapsed``, ``left``: a value
-            that the rows bring, see ``name``.
+        role: ``last``: a column's cell in the patient's row before; ``beside``: the same where that row is together
+            with this one, of the same parent and at the same time; ``before``: its cell in the patient's last row of
+            the same code; ``seen``: whether there was such a row, 1, and one together with this, 2; ``index``: the
+            number of the row among its parent's, from 1; ``remaining``: how many of these are left, with this one;
+            ``elapsed``, ``left``, ``pace``: a value that the rows bring, see ``name``.
         name: of the column.
         cells: its cells; the last one stands for nothing.
         of: place of the own column that is repeated.
         code: place of the own column with the code.
+        gap: what the rows call the time from the row before; None where they have no order, and those of one parent
+            are together.
     """
 
     role: Role
@@ -37,6 +40,7 @@ class Repeated:
     cells: Cells
     of: int = 0
     code: int = 0
+    gap: str | None = None
 
 
 def cell_of_none(cells: Cells) -> int:
@@ -64,9 +68,13 @@ def history_of(
                 found.append(_shifted(own[:, column.of], owners, none=none))
             case "before":
                 found.append(_last_of_code(own[:, column.of], own[:, column.code], owners, none=none))
+            case "beside":
+                groups = np.cumsum(~_together(frame, parents, gap=column.gap))
+                found.append(_shifted(own[:, column.of], groups, none=none))
             case "seen":
-                ones = np.ones(len(own), dtype=np.int64)
-                found.append(_last_of_code(ones, own[:, column.code], owners, none=0))
+                ones, code = np.ones(len(own), dtype=np.int64), own[:, column.code]
+                groups = np.cumsum(~_together(frame, parents, gap=column.gap))
+                found.append(_last_of_code(ones, code, owners, none=0) + _last_of_code(ones, code, groups, none=0))
             case "index" | "remaining":
                 starts = np.flatnonzero(_begins(parents))
                 rows = np.diff(np.append(starts, len(parents)))
@@ -74,13 +82,19 @@ def history_of(
                 if column.role == "remaining":
                     number = np.repeat(rows, rows) - number + 1
                 found.append(cells_of(pl.DataFrame({"index": number}), "index", column.cells))
-            case "elapsed" | "left":
+            case "elapsed" | "left" | "pace":
                 found.append(cells_of(frame, column.name, column.cells))
     return found
 
 
 def _begins(groups: IntArray) -> np.ndarray:
     return np.concatenate([[True], groups[1:] != groups[:-1]])[: len(groups)]
+
+
+def _together(frame: pl.DataFrame, parents: IntArray, *, gap: str | None) -> np.ndarray:
+    """Whether each row is of the same parent, and where rows have times of the same time, as the row before."""
+    follows = ~_begins(parents)
+    return follows if gap is None else follows & (frame[gap] == 0).fill_null(value=False).to_numpy()
 
 
 def _shifted(cells: IntArray, groups: IntArray, *, none: int) -> IntArray:

@@ -59,17 +59,25 @@ def _weights(owners: IntArray, patients: int) -> IntArray:
 _MARGIN = 1.0 - 2.0**-50
 
 
-def _scaled_parts(owners: IntArray, cell: IntArray, size: int) -> tuple[IntArray, IntArray]:
+def _scaled_parts(
+    owners: IntArray, cell: IntArray, size: int, code: IntArray | None = None
+) -> tuple[IntArray, IntArray]:
     """Cells of each patient and what it adds to them, in grains: its row counts, divided by their length in L2.
+
+    Where each cell belongs to a code, the counts of each of a patient's k codes are divided by their own length times
+    the root of k: a code that comes once says as much as one that comes every month.
 
     Rounded down: the squares of what one patient adds sum to at most ``GRAIN**2``.
     """
-    places, rows = np.unique(owners * np.int64(size) + cell, return_counts=True)
-    owner = places // size
-    squares = np.bincount(owner, weights=rows.astype(np.float64) ** 2)[owner]
-    part = np.floor(GRAIN * _MARGIN * (rows / np.sqrt(squares))).astype(np.int64)
+    code = np.zeros_like(cell) if code is None else code
+    places, first, rows = np.unique(owners * np.int64(size) + cell, return_index=True, return_counts=True)
+    owner, mine = places // size, code[first]
+    had, unit = np.unique(owner * np.int64(size) + mine, return_inverse=True)
+    squares = np.bincount(unit, weights=rows.astype(np.float64) ** 2)[unit]
+    codes = np.bincount(had // size)[owner]
+    part = np.floor(GRAIN * _MARGIN * (rows / np.sqrt(squares * codes))).astype(np.int64)
     # A patient of one cell alone adds 1, without a root that is rounded.
-    return places % size, np.where(squares == rows.astype(np.float64) ** 2, GRAIN, part)
+    return places % size, np.where((squares == rows.astype(np.float64) ** 2) & (codes == 1), GRAIN, part)
 
 
 def _weights_by_code(owners: IntArray, code: IntArray, size: int) -> IntArray:
@@ -264,6 +272,7 @@ class PrivateCodes:
         event: Gaussian,
         groups: Sequence[IntArray] | None = None,
         scaled: bool = False,
+        by: Sequence[int | None] = (),
     ) -> list[FloatArray]:
         """Noisy joint histograms, each of shape ``sizes`` of its columns, all under one Gaussian event.
 
@@ -277,6 +286,8 @@ class PrivateCodes:
             scaled: whether a patient's rows count as many times as brings its part of the histogram to length 1 in L2,
                 in place of 1 / (their number) each. Then a histogram sums to between the number of patients with rows
                 and that times the root of the most rows that one has.
+            by: for scaled histograms, a column of each, or None: the rows of each of a patient's k values of it have
+                length 1 / the root of k, so that a code of few rows does not drown in one of many. Empty for no column.
 
         Privacy: ``event``; the stacked histograms, each scaled by sqrt(share), move by at most 1 in L2.
         """
@@ -284,9 +295,9 @@ class PrivateCodes:
             raise InternalError("the shares of the marginals must be positive and sum to at most 1")
         account.spend(event)
         noisy = []
-        for columns, share in zip(column_sets, shares, strict=True):
+        for columns, share, code in zip(column_sets, shares, by or [None] * len(column_sets), strict=True):
             scale = event.noise_multiplier / math.sqrt(share) * GRAIN
-            exact = self._exact(columns, groups, scaled=scaled)
+            exact = self._exact(columns, groups, scaled=scaled, code=code)
             noisy.append(self._noise.discrete_gaussian(exact, scale=scale) / GRAIN)
         return noisy
 
@@ -328,7 +339,14 @@ class PrivateCodes:
         scale = event.noise_multiplier * math.sqrt(len(column_sets)) * GRAIN
         return self._noise.discrete_gaussian(exact, scale=scale) / GRAIN
 
-    def _exact(self, columns: tuple[int, ...], groups: Sequence[IntArray] | None, *, scaled: bool = False) -> IntArray:
+    def _exact(
+        self,
+        columns: tuple[int, ...],
+        groups: Sequence[IntArray] | None,
+        *,
+        scaled: bool = False,
+        code: int | None = None,
+    ) -> IntArray:
         """The joint histogram in grains, shape ``sizes`` of its columns."""
         if groups is None:
             shape = tuple(self.sizes[c] for c in columns)
@@ -339,7 +357,8 @@ class PrivateCodes:
         cell = np.ravel_multi_index(parts, shape)
         weight = self._weight
         if scaled:
-            cell, weight = _scaled_parts(self._owners, cell, math.prod(shape))
+            mine = None if code is None else parts[columns.index(code)]
+            cell, weight = _scaled_parts(self._owners, cell, math.prod(shape), mine)
         return _sum_by_code(cell, weight, math.prod(shape)).reshape(shape)
 
     def noisy_gradient(

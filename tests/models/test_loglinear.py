@@ -90,3 +90,23 @@ def test_a_cell_that_a_row_may_not_have_is_not_counted_on() -> None:
     likely /= likely.sum(axis=1, keepdims=True)
     assert likely[codes["a"] == 1].mean(axis=0) == pytest.approx([0.4, 0.6, 0.0], abs=0.01)
     assert likely[codes["a"] == 0].mean(axis=0) == pytest.approx([0.2, 0.2, 0.6], abs=0.01)
+
+
+def rare() -> tuple[Rows, np.ndarray]:
+    """One of 500 rows is of a code of its own, which has the third cell where all others have the first."""
+    codes = {"a": (np.arange(ROWS) % 500 == 0).astype(int)}
+    share = np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]) * np.array([[0.998], [0.002]])
+    return Rows(codes=codes, weight=np.full(ROWS, 1.0 / ROWS)), share
+
+
+def test_what_few_rows_have_is_met_as_well_as_what_many_have() -> None:
+    rows, share = rare()
+    measured = [
+        Measured(given=(), share=share.sum(axis=0), noise=1e-5),
+        Measured(given=("a",), share=share, noise=1e-5),
+    ]
+    fitted = fit_conditional(
+        column(("a", 2), size=3), measured, rows, open_to=np.zeros((1, 3)), ridge=1.0, held=0.0004, steps=200
+    )
+    found = made(fitted, dict(rows.codes))[0]  # the first row is of the rare code
+    assert found == pytest.approx([0.1, 0.1, 0.8], abs=0.06)

@@ -55,6 +55,20 @@ def test_the_more_rows_are_left_the_less_likely_all_are_at_the_end_before_anythi
     assert told[0] < 0.0
 
 
+def test_a_gap_that_leaves_little_time_to_many_rows_is_unlikely_before_anything_is_bought() -> None:
+    # Ten rows are left and 100 days: eight others fall into what a row leaves, half as many where visits have several.
+    # Middles of what is open of the cells of gaps: 0, 5.5, 35.5, and of 60.5 to 99.5 80; of times 20.5 and 70.
+    ten = rows(before=0, begin=0, end=100, remaining=10)
+    codes = {ENDS: np.array([0])}
+    gaps = open_cells(GAP, CELLS, ten, codes)[0]
+    assert gaps[:4] == pytest.approx(4.0 * np.log([1.0, 0.945, 0.645, 0.2]))
+    times = open_cells(AT, CELLS, ten, codes)[0]
+    assert times[3:] == pytest.approx(8.0 * np.log([0.795, 0.3]))
+    assert open_cells(GAP, CELLS, rows(before=0, begin=0, end=100, remaining=2), codes)[0][:4].tolist() == [0.0] * 4
+    at_the_end = open_cells(GAP, CELLS, rows(before=0, begin=0, end=100, remaining=1), {ENDS: np.array([1])})[0]
+    assert at_the_end[3] == 0.0
+
+
 def test_a_row_between_lies_from_the_row_before_to_before_the_end() -> None:
     between = rows(before=-20, begin=-80, end=30, remaining=4)
     assert chosen(AT, between, {ENDS: 0}).tolist() == [1, 2, 3]  # -50 to 40

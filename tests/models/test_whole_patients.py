@@ -16,9 +16,11 @@ from synthehr.encoding.codec import all_behind_the_door
 from synthehr.encoding.unroll import GAP, conditional_tables, unroll
 from synthehr.models.base import Trained
 from synthehr.models.planning import RowsSettings, TrainingSettings
+from synthehr.models.rollout import Rolled
+from synthehr.models.search import seen_before
 from synthehr.models.training import train
 from synthehr.privacy.accountant import Gaussian
-from synthehr.privacy.history import Repeated
+from synthehr.privacy.history import Repeated, history_of
 from synthehr.privacy.partition import Intervals, Values
 from synthehr.privacy.rows import GRAIN, PrivateCodes
 from synthehr.randomness import InsecureNoise
@@ -214,8 +216,47 @@ def _codes(cohort: Cohort[Schema], noise: InsecureNoise) -> PrivateCodes:
     above = doors["patient"].encode(people)
     ward = Values(values=("a", "b", "c"), other=False, nullable=False)
     last = Repeated(role="last", name="[last ward]", cells=Values(values=ward.values, other=False, nullable=True))
-    seen = Repeated(role="seen", name="[ward seen]", cells=flags)
+    when = Values(values=("never", "before", "beside"), other=False, nullable=False)
+    seen = Repeated(role="seen", name="[ward seen]", cells=when, gap=GAP)
     return doors["visit"].encode({"ward": ward}, above=above, context=[0, 1], history=[last, seen])
+
+
+def test_rows_beside_a_row_are_those_before_it_at_its_time_or_of_its_parent() -> None:
+    # One patient: two rows of code 0 and 1 on day 3, again code 0 on day 3, code 0 on day 5. Then another patient.
+    own, owners = np.array([[0], [1], [0], [0], [0]]), np.array([0, 0, 0, 0, 1])
+    frame = pl.DataFrame({GAP: [None, 0.0, 0.0, 2.0, None]})
+    code = Values(values=("a", "b"), other=False, nullable=True)
+    when = Values(values=("never", "before", "beside"), other=False, nullable=False)
+    for gap, beside, seen in (
+        (GAP, [2, 0, 1, 2, 2], [0, 0, 2, 1, 0]),
+        (None, [2, 0, 1, 0, 2], [0, 0, 2, 2, 0]),
+    ):
+        history = [
+            Repeated(role="beside", name="[code beside]", cells=code, gap=gap),
+            Repeated(role="seen", name="[code seen]", cells=when, gap=gap),
+        ]
+        found = history_of(history, own, frame, owners=owners, parents=owners)
+        assert [part.tolist() for part in found] == [beside, seen]
+
+
+def test_made_up_rows_tell_what_is_beside_them_as_real_ones_do() -> None:
+    draws = np.random.default_rng(3)
+    rows = draws.integers(1, 9, 50)
+    owners = np.repeat(np.arange(50), rows)
+    time = np.sort(draws.integers(0, 4, len(owners)) + 10.0 * owners)
+    code = draws.integers(0, 3, len(owners))
+    made = Rolled(
+        frame=pl.DataFrame(), codes={}, of_patient=owners, parents=owners, time=time, table="rows", above=None
+    )
+    first = np.concatenate([[True], np.diff(owners) != 0])
+    frame = pl.DataFrame({GAP: pl.Series(np.where(first, np.nan, np.diff(time, prepend=0.0))).fill_nan(None)})
+    when = Values(values=("never", "before", "beside"), other=False, nullable=False)
+    history = [Repeated(role="seen", name="[code seen]", cells=when, gap=GAP)]
+    (wanted,) = history_of(history, code[:, None], frame, owners=owners, parents=owners)
+    places = np.sort(draws.choice(len(owners), len(owners) // 2, replace=False))
+    found = seen_before(code, made, places, size=3)
+    assert found[np.arange(len(places)), code[places]].tolist() == wanted[places].tolist()
+    assert set(wanted.tolist()) == {0, 1, 2}
 
 
 def test_a_whole_patient_moves_the_histograms_of_a_child_table_by_at_most_one(schema: Schema) -> None:

@@ -437,7 +437,7 @@ def rows_as_units(owners: np.ndarray, *_: Any) -> np.ndarray:
     return np.full(len(owners), GRAIN)
 
 
-def rows_not_scaled(owners: np.ndarray, cell: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def rows_not_scaled(owners: np.ndarray, cell: np.ndarray, *_: Any) -> tuple[np.ndarray, np.ndarray]:
     return cell, rows_as_units(owners)
 
 

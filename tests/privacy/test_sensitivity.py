@@ -148,13 +148,19 @@ def test_one_patient_moves_coarse_histograms_by_at_most_one() -> None:
 def test_one_patient_moves_scaled_histograms_by_at_most_one_in_1000_pairs_and_by_nearly_all_of_it_in_most() -> None:
     groups = [np.array([0, 1, 1, 0, 2])] * 2
     reach = []
-    for coarse in (None, groups):
+    for coarse, by in ((None, ()), (groups, ()), (None, (0, 1)), (groups, (1, None))):
         for pair in neighbours(500):
             given = []
             for version in pair:
                 noise = Recorder()
                 OURS.open_codes(version, noise).marginals(
-                    open_account(EVENT), [(0, 1), (1,)], shares=[0.7, 0.3], event=EVENT, groups=coarse, scaled=True
+                    open_account(EVENT),
+                    [(0, 1), (1,)],
+                    shares=[0.7, 0.3],
+                    event=EVENT,
+                    groups=coarse,
+                    scaled=True,
+                    by=by,
                 )
                 given.append(noise.given)
             moves = [float(np.linalg.norm(x - y)) / scale for (x, scale), (y, _) in zip(*given, strict=True)]
@@ -171,6 +177,18 @@ def test_what_a_patient_adds_to_a_scaled_histogram_by_hand() -> None:
     assert part.tolist() == pytest.approx([0.8 * GRAIN, 0.6 * GRAIN, GRAIN], abs=1.0)
     assert part[:2].tolist() <= [0.8 * GRAIN, 0.6 * GRAIN]
     assert part[2] == GRAIN
+
+
+def test_each_code_of_a_patient_adds_the_same_length_to_a_scaled_histogram_by_hand() -> None:
+    # Code 7 three times in one cell and four times in another, code 8 once: 3 / 5, 4 / 5 and 1, each by the root of 2.
+    # A patient of one code has all of the length; one row alone is exactly 1.
+    owners, cell = np.array([0] * 8 + [2]), np.array([4, 4, 4, 1, 1, 1, 1, 0, 4])
+    places, part = _scaled_parts(owners, cell, 9, np.array([7] * 7 + [8] + [7]))
+    assert places.tolist() == [0, 1, 4, 4]
+    root = math.sqrt(2.0)
+    assert part.tolist() == pytest.approx([GRAIN / root, 0.8 * GRAIN / root, 0.6 * GRAIN / root, GRAIN], abs=1.0)
+    assert float(np.square(part[:3].astype(float)).sum()) <= GRAIN**2
+    assert part[3] == GRAIN
 
 
 # A domain bought at epsilon 1, delta 1e-6, as a fit plans it.
