@@ -7,10 +7,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; s
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, settings
 
 from synthehr.cohort import Cohort
 from synthehr.schema.files import load_schema
 from synthehr.schema.model import Schema
+
+# How fast inputs are made says something of the machine, and nothing of the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 SCHEMA = {
     "synthehr": 1,

@@ -14,7 +14,7 @@ from synthehr.models.loglinear import Measured
 from synthehr.models.rollout import Rolled
 from synthehr.randomness import FloatArray, IntArray
 
-__all__ = ["as_rows_count", "counted_rows", "row_weights"]
+__all__ = ["as_rows_count", "counted_rows", "first_rows", "row_weights"]
 
 # Rows of made-up patients that are looked at, about; and rows that each cell has besides, as they are on average.
 _LOOKED_AT, _BESIDES = 40_000, 30.0
@@ -24,6 +24,11 @@ def row_weights(of_patient: IntArray) -> FloatArray:
     """Each row's part of its patient, as a share of all patients with rows; they sum to 1."""
     rows = np.bincount(of_patient).astype(np.float64)
     return np.asarray(1.0 / (rows[of_patient] * max(int(np.count_nonzero(rows)), 1)), dtype=np.float64)
+
+
+def first_rows(of_patient: IntArray, rows: int) -> int:
+    """How many of the first rows are of whole patients, about ``rows`` at most; all where that is one patient's."""
+    return int(np.searchsorted(of_patient, of_patient[min(rows, len(of_patient)) - 1])) or len(of_patient)
 
 
 def counted_rows(of_patient: IntArray, codes: Sequence[IntArray], *, code: IntArray | None = None) -> FloatArray:
@@ -75,8 +80,7 @@ def as_rows_count(
     """
     if one.counted == "rows":
         return one
-    upto = int(np.searchsorted(rolled.of_patient, rolled.of_patient[min(_LOOKED_AT, len(rolled.of_patient)) - 1]))
-    upto = upto or len(rolled.of_patient)
+    upto = first_rows(rolled.of_patient, _LOOKED_AT)
     of_patient = rolled.of_patient[:upto]
     names = (*one.given, target)
     codes = [rolled.codes[name][:upto] for name in names]

@@ -63,7 +63,7 @@ class RowsSettings:
     """How the rows of child tables are fitted; none of it moves the guarantee.
 
     Attributes:
-        patients: how many are made up to fit on.
+        patients: how many are made up to fit on, at most.
         rows: of theirs that are looked at, at most.
         rounds: of making up rows and fitting on them.
         steps: of L-BFGS for a column and round, at most.

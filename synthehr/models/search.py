@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from synthehr.encoding.domain import ColumnDomain, Joint
 from synthehr.encoding.unroll import AT, ENDS, GAP, OFFSET, REMAINING, ConditionalTable, changes
 from synthehr.models.columns import Learned, counts_by_code
-from synthehr.models.counting import as_rows_count, counted_rows, row_weights
+from synthehr.models.counting import as_rows_count, counted_rows, first_rows, row_weights
 from synthehr.models.loglinear import Conditional, Measured, Rows, Term, fit_conditional
 from synthehr.models.planning import RowsSettings
 from synthehr.models.rollout import Rolled, Roller
@@ -33,6 +33,8 @@ _FAR = 3.0
 # A patient's rows come to their end before the last one, at first: else most rows are at one time, and the first fits
 # are of rows like no others.
 _SELDOM = 0.02
+# Rows that the length of each of many histograms is told by.
+_MEASURED_ON = 8_000
 
 
 class Search:
@@ -250,15 +252,17 @@ class Search:
         """How often rows count in a histogram of length 1 a patient, where else they count 1 together, for each set."""
         rolled = self.rolled()
         found = []
-        patients = max(len(np.unique(rolled.of_patient)), 1)
+        upto = first_rows(rolled.of_patient, _MEASURED_ON)
+        of_patient = rolled.of_patient[:upto]
+        patients = max(len(np.unique(of_patient)), 1)
         for columns in sets:
             names = [self._made.names[at] for at in columns]
-            codes = [rolled.codes[name] for name in names]
+            codes = [rolled.codes[name][:upto] for name in names]
             if groups is not None:
                 codes = [groups[at][cells] for at, cells in zip(columns, codes, strict=True)]
             by = self._made.counted_by(names, drawn=self._drawn)
             code = None if by is None else codes[names.index(by)]
-            found.append(counted_rows(rolled.of_patient, codes, code=code).sum() / patients)
+            found.append(counted_rows(of_patient, codes, code=code).sum() / patients)
         lengths: FloatArray = np.maximum(np.array(found), 1.0)
         return lengths
 

@@ -47,6 +47,8 @@ _AUTO = (
 
 # Patients made up to fit rows on: so many times as are needed, since rules leave some out, and how few are too few.
 _SPARE, _FEWEST_LAWFUL = 3, 200
+# Where there are few real ones, so many for each, but no fewer than that: more would only learn noise better.
+_OF_EACH, _FEWEST_MADE_UP = 4, 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,9 +271,10 @@ class _Run:
         """Learn the other tables, ancestors first, on patients that the model makes up."""
         subject, settings = self.schema.subject, self.settings.rows
         learned, draws = fitted[subject].learned, seeded(self.seed, 6, 0)
-        codes = Sampler.of(learned).plain(_SPARE * settings.patients, draws)
+        wanted = min(settings.patients, max(_OF_EACH * patients, _FEWEST_MADE_UP))
+        codes = Sampler.of(learned).plain(_SPARE * wanted, draws)
         frame = self._lawful(Decoder(learned.domain, learned.made.table).rows(codes, draws))
-        frame = frame[: settings.patients]
+        frame = frame[:wanted]
         made_up = {subject: rolled_patients(frame, learned)}
         for name, made in self.learnable.items():
             parent = self.schema.tables[name].parent
