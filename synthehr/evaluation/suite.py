@@ -107,7 +107,15 @@ class Suite(_Part):
     synthehr: Literal[1] = Field(description="Version of the suite format.")
     suite: _Name = Field(description="Name of the suite.")
     description: str = Field(default="", description="What the suite is for.")
-    checks: tuple[Gate, ...] = Field(min_length=1)
+    checks: tuple[Gate, ...] = Field(json_schema_extra={"minItems": 1})
+
+    @field_validator("checks")
+    @classmethod
+    def _some(cls, checks: tuple[Gate, ...]) -> tuple[Gate, ...]:
+        # Not min_length, which also counts a check that was refused as one that is not there.
+        if not checks:
+            raise ValueError("must hold at least one check")
+        return checks
 
     def only(self, sections: Collection[str] | None) -> Suite:
         """The checks of these sections; the suite's name says so. The suite itself for None and for all of them.

@@ -81,6 +81,17 @@ def test_what_is_no_suite_is_refused(tmp_path, text):
     assert "\n" not in str(raised.value)
 
 
+def test_one_wrong_key_is_one_problem(tmp_path):
+    with pytest.raises(SchemaError) as raised:
+        load_suite(write(tmp_path, GOOD.replace("rationale: because", "rationale: because\n    bond: 1")))
+    assert str(raised.value).endswith("checks.0.bond: unknown key")
+
+
+def test_a_suite_has_a_check(tmp_path):
+    with pytest.raises(SchemaError, match="checks: must hold at least one check"):
+        load_suite(write(tmp_path, "synthehr: 1\nsuite: x\nchecks: []"))
+
+
 def test_an_id_stands_once(tmp_path):
     twice = GOOD + GOOD[GOOD.index("  - id") :]
     with pytest.raises(SchemaError, match="'one' stands twice"):
