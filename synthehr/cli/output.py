@@ -120,12 +120,15 @@ def reported(report: Report | ReportDocument) -> tuple[str, dict[str, Any]]:
 
     open_checks = [check for check in report.checks if check.counts_as != "pass"]
     passed = sum(check.verdict == "pass" for check in report.checks)
-    let_stand = len(report.checks) - len(open_checks) - passed
-    also = f", {let_stand} undecided that the suite lets stand" if let_stand else ""
+    waived = [check for check in report.checks if check.waiver]
+    let_stand = len(report.checks) - len(open_checks) - passed - len(waived)
+    also = f", {len(waived)} waived" if waived else ""
+    also += f", {let_stand} undecided that the suite lets stand" if let_stand else ""
     lines = [f"verdict: {report.verdict} ({passed} of {len(report.checks)} checks pass{also})"]
     for check in open_checks:
         why = check_words(check) if isinstance(check, CheckEntry) and check.why == WITHHELD else check.why
         lines.append(f"  {check.counts_as}: {check.id}: {why}")
+    lines += [f"  {check.verdict}, waived: {check.id}: {check.waiver}" for check in waived]
     checks = [
         {
             "id": check.id,
@@ -134,6 +137,7 @@ def reported(report: Report | ReportDocument) -> tuple[str, dict[str, Any]]:
             "reference": check.reference,
             "verdict": check.verdict,
             "counts_as": check.counts_as,
+            "waiver": check.waiver,
         }
         for check in report.checks
     ]

@@ -51,10 +51,15 @@ _Z_ALARM = 3.2905267314919255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchangeability:
-    """Whether train and holdout look like two draws from one population, and if not, why."""
+    """Whether train and holdout look like two draws from one population, and if not, why.
+
+    Attributes:
+        small: nothing speaks against it but that there are too few patients to look.
+    """
 
     holds: bool
     why: str = ""
+    small: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +172,7 @@ def exchangeability(
         told_apart: the two-sample test of train against holdout, if it ran.
     """
     if min(len(parts.train), len(parts.holdout)) < _FEWEST:
-        return Exchangeability(holds=False, why=f"Train or holdout has fewer than {_FEWEST} patients.")
+        return Exchangeability(holds=False, small=True, why=f"Train or holdout has fewer than {_FEWEST} patients.")
     if keys_shared:
         return Exchangeability(holds=False, why="Some patients are in both train and holdout.")
     if _matching_differs(matches):

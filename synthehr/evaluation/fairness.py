@@ -106,7 +106,12 @@ def disparity(bench: Bench, column: str) -> list[Judged]:
 
 
 def fidelity(bench: Bench, column: str) -> list[Judged]:
-    """The distance of the other columns' distributions within each subgroup, as ``one_way_tv``; 1 for a lost one."""
+    """The distance of the other columns' distributions within each subgroup, as ``one_way_tv``; 1 for a lost one.
+
+    So few synthetic patients that chance may have lost the subgroup leave open how it would be, from 0 to 1.
+    """
+    from scipy.stats import binom
+
     parts = bench.parts
     at = parts.coding.names.index(column)
     others = [index for index in range(len(parts.coding.names)) if index != at]
@@ -125,7 +130,9 @@ def fidelity(bench: Bench, column: str) -> list[Judged]:
         value, reference, excess = measured.value, measured.reference, measured.excess
         assert value is not None and reference is not None and excess is not None, "a subgroup is not so small"
         if lost:
-            value, excess = (Estimate(value=one, low=one, high=one) for one in (1.0, 1.0 - reference))
+            by_chance = binom.cdf(1, len(parts.synthetic), group.train.mean()) * len(bench.once(subgroups, column))
+            room = 1.0 if by_chance > 0.025 else 0.0
+            value, excess = (Estimate(value=one, low=one - room, high=one) for one in (1.0, 1.0 - reference))
         found.append(Judged(group=group, value=value, reference=reference, excess=excess))
     return found
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from synthehr._files import shipped
 from synthehr.cohort import Cohort
 from synthehr.errors import ConfigError, InternalError, SchemaError
+from synthehr.evaluation.attacks import exchangeable
 from synthehr.evaluation.bench import Likelihood
 from synthehr.evaluation.findings import Direction, Measurement, Scope, Sections
 from synthehr.evaluation.intervals import Estimate
@@ -107,7 +108,15 @@ class Suite(_Part):
     synthehr: Literal[1] = Field(description="Version of the suite format.")
     suite: _Name = Field(description="Name of the suite.")
     description: str = Field(default="", description="What the suite is for.")
-    checks: tuple[Gate, ...] = Field(min_length=1)
+    checks: tuple[Gate, ...] = Field(json_schema_extra={"minItems": 1})
+
+    @field_validator("checks")
+    @classmethod
+    def _some(cls, checks: tuple[Gate, ...]) -> tuple[Gate, ...]:
+        # Not min_length, which also counts a check that was refused as one that is not there.
+        if not checks:
+            raise ValueError("must hold at least one check")
+        return checks
 
     def only(self, sections: Collection[str] | None) -> Suite:
         """The checks of these sections; the suite's name says so. The suite itself for None and for all of them.
@@ -252,7 +261,8 @@ def run_suite(
     for done, (gate, scope) in enumerate(planned):
         if on_progress is not None:
             on_progress(gate.id, done, len(planned))
-        checks.append(_waived(_check(gate, measure(bench, gate.metric, scope)), gate.waiver, today=today))
+        check = _referred(_check(gate, measure(bench, gate.metric, scope)), gate, bench)
+        checks.append(_waived(check, gate.waiver, today=today))
     if on_progress is not None:
         on_progress("done", len(planned), len(planned))
     if {gate.id for gate in gates} - {gate.id for gate, _ in planned} or len(checks) != len(planned):
@@ -326,6 +336,20 @@ def _check(gate: Gate, found: Measurement) -> Check:
         why=why,
         rationale=gate.rationale,
     )
+
+
+def _referred(check: Check, gate: Gate, bench: Bench) -> Check:
+    """The check, undecided if it passes by a reference that says nothing: a holdout of other patients than train's.
+
+    The further such a holdout lies from train, the larger the reference and the smaller the excess. A failure stands.
+    """
+    if gate.statistic == "value" or check.verdict != "pass":
+        return check
+    control = bench.once(exchangeable)
+    if control.holds or control.small:
+        return check
+    why = f"The holdout is no control for train, so an excess over it shows nothing. {control.why}"
+    return replace(check, excess=None, excess_ci=None, verdict="inconclusive", counts_as=gate.on_inconclusive, why=why)
 
 
 def _waived(check: Check, waiver: Waiver | None, *, today: dt.date | None) -> Check:

@@ -104,6 +104,8 @@ def scores(bench: Bench, outcome: str, learner: Learner) -> Scores | str:
     labels = judge(holdout.target)
     if isinstance(labels, str):
         return labels
+    if classes and len(np.unique(train.target)) < 2:
+        return f"The {len(train.rows)} real patients learned from, no more than synthetic ones, are all of one class."
     asked, categorical = features(parts.holdout, parts, without=outcome)
     asked = asked[holdout.rows]
 

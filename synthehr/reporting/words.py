@@ -223,7 +223,7 @@ def check_words(check: CheckEntry) -> str:
         return "Within the bound."
     if check.why == WITHHELD:
         return f"Undecided: these cohorts are too small for it, or it does not apply to them. Open is {words.question}."
-    if check.value is None:
+    if (check.value if check.statistic == "value" else check.excess) is None:
         return f"Could not be measured. {check.why}"
     side = "Past the bound by the estimate, but not by the whole of its interval: open is"
     return f"{side if _past_the_bound(check) else 'These cohorts are too small to decide'} {words.question}."

@@ -30,12 +30,12 @@ def waiver(until: str) -> dict:
 def evaluate(clinic, tmp_path, capsys):
     """Runs ``synthehr evaluate`` with these gates; gives the exit code, the report's folder, and what was told."""
 
-    def run(synthetic: str, *checks: dict, **more: object) -> tuple[int, Path, str]:
+    def run(synthetic: str, *checks: dict, options: tuple[str, ...] = (), **more: object) -> tuple[int, Path, str]:
         suite = tmp_path / "suite.yaml"
         suite.write_text(yaml.safe_dump({"synthehr": 1, "suite": "mine", "checks": list(checks), **more}))
         given = {"train": "train.csv", "holdout": "holdout.csv", "synthetic": synthetic, "schema": "schema.yaml"}
         words = [word for name, file in given.items() for word in (f"--{name}", str(clinic / file))]
-        code = main(["evaluate", *words, "--suite", str(suite), "-o", str(tmp_path / "report")])
+        code = main(["evaluate", *words, "--suite", str(suite), "-o", str(tmp_path / "report"), *options])
         told = capsys.readouterr()
         return code, tmp_path / "report", told.out + told.err
 
@@ -65,8 +65,11 @@ def test_a_check_that_could_not_be_made_exits_6_and_says_why(evaluate):
 
 
 def test_a_waived_failure_exits_0_and_is_told_on_every_form(evaluate):
-    code, folder, _ = evaluate("copying.csv", COLUMNS, {**COPIES, "waiver": waiver("2999-12-31")})
+    code, folder, told = evaluate("copying.csv", COLUMNS, {**COPIES, "waiver": waiver("2999-12-31")})
     assert code == 0
+    assert "verdict: pass (1 of 2 checks pass, 1 waived)" in told and "lets stand" not in told
+    assert "fail, waived: copies: Waived until 2999-12-31 by A. Steward" in told
+    assert "no check failed" not in (folder / "report.html").read_text()
     [check] = [one for one in json.loads((folder / "report.json").read_text())["checks"] if one["id"] == "copies"]
     assert (check["verdict"], check["counts_as"]) == ("fail", "pass")
     for name in ("report.html", "report.md", "junit.xml"):
@@ -74,6 +77,14 @@ def test_a_waived_failure_exits_0_and_is_told_on_every_form(evaluate):
         assert "Waived until 2999-12-31 by A. Steward: the study of 2025 is known to repeat" in text, name
     assert 'skipped="1"' in (folder / "junit.xml").read_text()
     assert "1 of them by a waiver" in (folder / "report.md").read_text()
+
+
+def test_a_waived_failure_is_told_from_one_that_passed_in_json(evaluate):
+    waived = {**COPIES, "waiver": waiver("2999-12-31")}
+    code, _, told = evaluate("copying.csv", COLUMNS, waived, options=("--json",))
+    columns, copies = json.loads(told)["checks"]
+    assert code == 0 and columns["waiver"] == ""
+    assert (copies["verdict"], copies["counts_as"]) == ("fail", "pass") and "A. Steward" in copies["waiver"]
 
 
 def test_a_waiver_that_ended_exits_5_and_says_so(evaluate):

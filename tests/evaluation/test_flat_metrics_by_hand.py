@@ -13,7 +13,7 @@ from synthehr.evaluation.associations import associations
 from synthehr.evaluation.bench import Bench
 from synthehr.evaluation.calibration import calibration
 from synthehr.evaluation.design import independent_columns, overlap_of
-from synthehr.evaluation.fairness import disparity, subgroups
+from synthehr.evaluation.fairness import disparity, fidelity, subgroups
 from synthehr.evaluation.importance import agreement
 from synthehr.evaluation.influence import folded, grouped_error, groups_of
 from synthehr.evaluation.intervals import Estimate
@@ -220,6 +220,19 @@ def test_the_log_disparity_of_a_subgroup():
     # Woolf: 1/50.5 + 1/150.5 + 2/100.5.
     error = math.sqrt(1 / 50.5 + 1 / 150.5 + 2 / 100.5)
     assert first.value.high - first.value.value == pytest.approx(1.96 * error, rel=1e-3)
+
+
+@pytest.mark.parametrize(("patients", "low"), [(10, 0.0), (100, 1.0)])
+def test_a_subgroup_that_few_patients_may_lack_by_chance_is_not_known_to_be_lost(patients, low):
+    """Of ten patients at most one is of a subgroup of a fifth by chance 0.38 of the time, of a hundred never."""
+    columns = {"g": {"kind": "category", "values": ["a", "b"]}, "x": {"kind": "boolean"}}
+
+    def cohort(size: int, of_a: int) -> pl.DataFrame:
+        return pl.DataFrame({"g": ["a"] * of_a + ["b"] * (size - of_a), "x": [True, False] * (size // 2)})
+
+    bench = bench_of(columns, cohort(500, 100), cohort(500, 100), cohort(patients, 0), groups="g")
+    [lost] = [one for one in fidelity(bench, "g") if one.group.name == "a"]
+    assert (lost.value.value, lost.value.low, lost.value.high) == (1.0, low, 1.0)
 
 
 def test_small_subgroups_are_pooled():

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import polars as pl
 import pytest
 
 from synthehr.errors import ConfigError, SchemaError, SynthehrError
@@ -79,6 +80,17 @@ def test_what_is_no_suite_is_refused(tmp_path, text):
     with pytest.raises(SchemaError) as raised:
         load_suite(write(tmp_path, text))
     assert "\n" not in str(raised.value)
+
+
+def test_one_wrong_key_is_one_problem(tmp_path):
+    with pytest.raises(SchemaError) as raised:
+        load_suite(write(tmp_path, GOOD.replace("rationale: because", "rationale: because\n    bond: 1")))
+    assert str(raised.value).endswith("checks.0.bond: unknown key")
+
+
+def test_a_suite_has_a_check(tmp_path):
+    with pytest.raises(SchemaError, match="checks: must hold at least one check"):
+        load_suite(write(tmp_path, "synthehr: 1\nsuite: x\nchecks: []"))
 
 
 def test_an_id_stands_once(tmp_path):
@@ -296,3 +308,30 @@ def test_sections_leave_the_rest_out_and_the_result_says_so():
 def test_a_section_the_suite_has_not_is_refused(names, match):
     with pytest.raises(ConfigError, match=match):
         load_suite("ci").only(names)
+
+
+def test_a_holdout_of_other_patients_makes_no_cohort_good(nafld):
+    """Beside the old alone, a synthetic cohort of the old alone is as near to train as can be."""
+    old = nafld.cohort(nafld.holdout.root.filter(pl.col("age") > 60))
+    cohort = nafld.cohort(nafld.others.filter(pl.col("age") > 60))
+    suite = load_suite("quick").only(["fidelity"])
+    beside_old = run_suite(train=nafld.train, holdout=old, synthetic=cohort, suite=suite)
+    assert beside_old.verdict == "inconclusive"
+    assert all(check.excess is None and check.value is not None for check in beside_old.checks)
+    assert all("no control for train" in check.why and "'age'" in check.why for check in beside_old.checks)
+    beside_all = run_suite(train=nafld.train, holdout=nafld.holdout, synthetic=cohort, suite=suite)
+    assert beside_all.verdict == "fail"
+
+
+def test_a_failure_beside_a_holdout_of_other_patients_stands(nafld):
+    old = nafld.cohort(nafld.holdout.root.filter(pl.col("age") > 60))
+    cohort = nafld.cohort(nafld.others.with_columns(age=0, futime=0, status=True))
+    result = run_suite(train=nafld.train, holdout=old, synthetic=cohort, suite=load_suite("quick").only(["fidelity"]))
+    assert result.verdict == "fail"
+
+
+def test_a_bound_on_the_value_asks_nothing_of_the_holdout(nafld):
+    old = nafld.cohort(nafld.holdout.root.filter(pl.col("age") > 60))
+    suite = gates({"statistic": "value"})
+    result = run_suite(train=nafld.train, holdout=old, synthetic=nafld.cohort(nafld.others), suite=suite)
+    assert result.verdict == "pass"

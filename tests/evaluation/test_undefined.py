@@ -77,6 +77,15 @@ def test_a_synthetic_outcome_that_is_always_missing_teaches_nothing(outcome):
     assert found.value == pytest.approx(0.0 if outcome == "x" else 0.5)
 
 
+def test_one_synthetic_patient_beside_one_real_one_teaches_nothing():
+    result = judged(COLUMNS, mixed(400, 0), mixed(200, 1), mixed(1, 2), outcome=("flag",))
+    asked = [check for check in result.checks if check.metric in {"tstr", "tstr_linear"}]
+    assert asked
+    for check in asked:
+        assert (check.verdict, check.value) == ("inconclusive", None)
+        assert "all of one class" in check.why
+
+
 def test_a_class_with_few_holdout_patients_is_not_measured():
     def rare(patients: int, seed: int) -> pl.DataFrame:
         return mixed(patients, seed).with_columns(flag=pl.Series(np.arange(patients) < 5))
