@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from synthehr.cohort import Cohort
 from synthehr.encoding.unroll import ConditionalTable, Unrolled, changes, unroll
 from synthehr.models.columns import Learned, cells_above, repeated_columns
-from synthehr.models.loglinear import Conditional
+from synthehr.models.loglinear import seen_by_rows
 from synthehr.models.outcomes import chances_of
-from synthehr.privacy.history import history_of
+from synthehr.privacy.history import history_of, together
 from synthehr.privacy.partition import cells_of
 from synthehr.randomness import IntArray
 from synthehr.release import Release
@@ -102,10 +102,16 @@ def _of_rows(
     repeated = history_of(past, cells, part.frame, owners=part.owners, parents=part.parents)
     known = {**codes, **{column.name: found for column, found in zip(past, repeated, strict=True)}}
     found = np.zeros(patients)
+    gap = next((column.gap for column in past if column.role == "seen"), None)
+    beside = together(part.frame, part.parents, gap=gap)
     for piece in _pieces(part.owners):
         mine = {name: column[piece] for name, column in known.items()}
+        owners = part.owners[piece] - part.owners[piece[0]]
         for conditional in learned.conditionals:
-            seen = _seen(mine[conditional.target], part.owners[piece], conditional)
+            seen = None
+            if conditional.of_candidate is not None:
+                cells, rows = mine[conditional.target], np.arange(len(piece))
+                seen = seen_by_rows(cells, owners, beside[piece], places=rows, size=conditional.size)
             scores = conditional.scores(mine, len(piece), seen=seen).astype(np.float64)
             logs = scores[np.arange(len(piece)), mine[conditional.target]] - np.logaddexp.reduce(scores, axis=1)
             found += np.bincount(part.owners[piece], weights=logs, minlength=patients)
@@ -117,17 +123,6 @@ def _pieces(owners: IntArray) -> list[IntArray]:
     starts = np.flatnonzero(changes(owners))
     cuts = starts[np.flatnonzero(np.diff(starts // _CHUNK)) + 1]
     return [piece for piece in np.split(np.arange(len(owners)), cuts) if len(piece)]
-
-
-def _seen(cells: IntArray, owners: IntArray, conditional: Conditional) -> np.ndarray | None:
-    """Whether each cell was there before in the same patient, shape ``(rows, size)``, where that is looked at."""
-    if conditional.of_candidate is None:
-        return None
-    there = np.zeros((len(cells), conditional.size), dtype=np.int64)
-    there[np.arange(len(cells)), cells] = 1
-    before = np.cumsum(there, axis=0) - there
-    starts = np.flatnonzero(changes(owners))
-    return np.asarray(before > np.repeat(before[starts], np.diff(np.append(starts, len(cells))), axis=0))
 
 
 def likelihood_of(release: Release) -> Likelihood | None:

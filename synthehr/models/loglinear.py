@@ -20,7 +20,7 @@ from torch import Tensor
 
 from synthehr.randomness import FloatArray, IntArray
 
-__all__ = ["Conditional", "Counted", "Measured", "Rows", "Term", "fit_conditional"]
+__all__ = ["Conditional", "Counted", "Measured", "Rows", "Term", "fit_conditional", "seen_by_rows"]
 
 Floats = NDArray[np.float32]
 # As good as minus infinity, of which differences can be taken.
@@ -400,6 +400,31 @@ def _as_conditional(share: FloatArray, mass: FloatArray) -> FloatArray:
     known = total > 0.0
     conditional = np.where(known[:, None], clean / np.where(known, total, 1.0)[:, None], 1.0 / share.shape[1])
     return np.asarray(conditional * mass[:, None], dtype=np.float64)
+
+
+def seen_by_rows(
+    cells: IntArray, owners: IntArray, together: np.ndarray, *, places: IntArray, size: int
+) -> NDArray[np.int8]:
+    """For some rows which cells the rows before them had: 0 none of the owner's, 1 some, 2 some beside it.
+
+    Args:
+        cells: of all rows, in order.
+        owners: of each, those of one together.
+        together: whether each row is beside the one before it.
+        places: which rows are asked for.
+        size: how many cells there are.
+
+    Returns:
+        shape ``(places, size)``.
+    """
+    first = np.full((int(owners.max(initial=-1)) + 1, size), len(cells), dtype=np.int64)
+    np.minimum.at(first, (owners, cells), np.arange(len(cells)))
+    found = (first[owners[places]] < places[:, None]).astype(np.int8)
+    begins = np.maximum.accumulate(np.where(together, 0, np.arange(len(cells))))[places]
+    for back in range(1, int((places - begins).max(initial=0)) + 1):
+        beside = np.flatnonzero(places - back >= begins)
+        found[beside, cells[places[beside] - back]] = 2
+    return found
 
 
 def simplex_rows(noisy: FloatArray, total: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from synthehr.encoding.domain import ColumnDomain, Joint
 from synthehr.encoding.unroll import AT, ENDS, GAP, OFFSET, REMAINING, ConditionalTable, changes
 from synthehr.models.columns import Learned, counts_by_code
 from synthehr.models.counting import as_rows_count, counted_rows, first_rows, row_weights
-from synthehr.models.loglinear import Conditional, Measured, Rows, Term, fit_conditional
+from synthehr.models.loglinear import Conditional, Measured, Rows, Term, fit_conditional, seen_by_rows
 from synthehr.models.planning import RowsSettings
 from synthehr.models.rollout import Rolled, Roller
 from synthehr.models.timeline import open_cells, order_of_times
@@ -304,14 +304,7 @@ def seen_before(code: IntArray, rolled: Rolled, places: IntArray, *, size: int) 
     Returns:
         shape ``(places, size)``.
     """
-    first = np.full((int(rolled.of_patient.max(initial=-1)) + 1, size), len(code), dtype=np.int64)
-    np.minimum.at(first, (rolled.of_patient, code), np.arange(len(code)))
-    found = (first[rolled.of_patient[places]] < places[:, None]).astype(np.int8)
-    begins = np.maximum.accumulate(np.where(together(rolled), 0, np.arange(len(code))))[places]
-    for back in range(1, int((places - begins).max(initial=0)) + 1):
-        beside = np.flatnonzero(places - back >= begins)
-        found[beside, code[places[beside] - back]] = 2
-    return found
+    return seen_by_rows(code, rolled.of_patient, together(rolled), places=places, size=size)
 
 
 def together(rolled: Rolled) -> np.ndarray:

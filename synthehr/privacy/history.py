@@ -12,7 +12,7 @@ import polars as pl
 from synthehr.privacy.partition import Cells, cells_of
 from synthehr.randomness import IntArray
 
-__all__ = ["Repeated", "cell_of_none", "history_of"]
+__all__ = ["Repeated", "cell_of_none", "history_of", "together"]
 
 Role: TypeAlias = Literal["last", "beside", "before", "seen", "index", "remaining", "elapsed", "left", "pace"]
 
@@ -69,11 +69,11 @@ def history_of(
             case "before":
                 found.append(_last_of_code(own[:, column.of], own[:, column.code], owners, none=none))
             case "beside":
-                groups = np.cumsum(~_together(frame, parents, gap=column.gap))
+                groups = np.cumsum(~together(frame, parents, gap=column.gap))
                 found.append(_shifted(own[:, column.of], groups, none=none))
             case "seen":
                 ones, code = np.ones(len(own), dtype=np.int64), own[:, column.code]
-                groups = np.cumsum(~_together(frame, parents, gap=column.gap))
+                groups = np.cumsum(~together(frame, parents, gap=column.gap))
                 found.append(_last_of_code(ones, code, owners, none=0) + _last_of_code(ones, code, groups, none=0))
             case "index" | "remaining":
                 starts = np.flatnonzero(_begins(parents))
@@ -91,7 +91,7 @@ def _begins(groups: IntArray) -> np.ndarray:
     return np.concatenate([[True], groups[1:] != groups[:-1]])[: len(groups)]
 
 
-def _together(frame: pl.DataFrame, parents: IntArray, *, gap: str | None) -> np.ndarray:
+def together(frame: pl.DataFrame, parents: IntArray, *, gap: str | None) -> np.ndarray:
     """Whether each row is of the same parent, and where rows have times of the same time, as the row before."""
     follows = ~_begins(parents)
     return follows if gap is None else follows & (frame[gap] == 0).fill_null(value=False).to_numpy()
