@@ -13,11 +13,11 @@ from synthehr.connectors.badrows import LeftOut, OnLeftOut
 from synthehr.connectors.base import conform_tables
 from synthehr.connectors.fhir.badlines import BadRowPolicy
 from synthehr.connectors.fhir.sources import is_fhir
-from synthehr.connectors.forms import connector_of, default_schema_of
+from synthehr.connectors.forms import connector_of, default_schema_of, is_plain
 from synthehr.connectors.gathering import by_table
 from synthehr.connectors.optout import Admission
 from synthehr.connectors.store import is_store, read_store
-from synthehr.errors import ConfigError
+from synthehr.errors import ConfigError, DataError
 from synthehr.schema.files import load_schema
 from synthehr.schema.model import DroppedColumn, Schema
 from synthehr.schema.review import for_release, public_part
@@ -150,12 +150,15 @@ def schema_of(source: Records, schema: SchemaSource | None, *, fhir: FhirOptions
 
     Raises:
         ConfigError: none is given, and the source's form has no default.
+        DataError: none is given, and there is no such file or folder.
     """
     if schema is not None:
         return public_part(load_schema(schema))
     default = default_schema_of(source) if isinstance(source, str | Path) else None
     if default is not None:
         return default
+    if isinstance(source, str | Path) and is_plain(source) and not is_fhir(source) and not Path(source).exists():
+        raise DataError(f"{str(source)!r} does not exist: give records, as files, FHIR, OMOP, MEDS or a database")
     if not isinstance(source, str | Path) or not is_fhir(source):
         raise ConfigError("nothing says what the columns mean: give --schema; FHIR, OMOP and MEDS alone need none")
     from synthehr.connectors.fhir.schema_default import default_schema

@@ -90,6 +90,15 @@ def test_a_schema_holds_the_tables_to_it(source: Path, tmp_path: Path, capsys: p
     assert not (tmp_path / "again").exists()
 
 
+def test_a_source_that_is_not_there_is_told_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["convert", str(tmp_path / "bundle.ndjson"), "-o", str(tmp_path / "out")])
+    told = capsys.readouterr().err
+    assert code == 3
+    assert "bundle.ndjson' does not exist" in told
+    assert len(told.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_tables_are_converted_too_but_need_a_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "patient.csv").write_text("patient_id,gender\n1,female\n")
     assert main(["convert", str(tmp_path / "patient.csv"), "-o", str(tmp_path / "out")]) == 2

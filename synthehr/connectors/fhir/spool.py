@@ -30,8 +30,8 @@ _RESOURCE_COLUMNS = {
     "offset": pl.UInt64,
 }
 _ROWS = 1 << 15  # that tables are made of at once, about, where rows are in memory anyway
-_ROWS_FROM_DISK = 1 << 13  # and where they are not: a piece of a small source has so many, too
-_HASHES = 1 << 17  # of names that are compared with each other at once, about
+_ROWS_FROM_DISK = 1 << 14  # and where they are not: a piece of a small source has so many, too
+_HASHES = 1 << 19  # of names that are compared with each other at once, about
 
 
 def spill(extracted: Extracted, folder: Path) -> Spilled:

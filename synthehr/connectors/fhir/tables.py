@@ -6,18 +6,20 @@ to make tables of them. What is held of all of them at once are numbers: of pati
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
 from synthehr.connectors.fhir.badlines import BadRecord
 from synthehr.connectors.fhir.consent import ConsentPolicy, ConsentRecord
 from synthehr.connectors.fhir.offsets import after, offset, wall_clock
-from synthehr.connectors.fhir.ownership import OwnedRows, Patients, see_owners
+from synthehr.connectors.fhir.ownership import OwnedRows, Patients, Seen, see_owners
 from synthehr.connectors.fhir.references import Index, by_id, leads_in_circles, read_references, resolve
 from synthehr.connectors.fhir.spool import Spool
 from synthehr.connectors.fhir.units import in_one_unit
@@ -25,6 +27,9 @@ from synthehr.connectors.fhir.viewset import TableView, ViewSet
 from synthehr.schema.model import CategoryColumn, IntegerColumn, NumberColumn, Schema
 
 __all__ = ["Built", "build_tables"]
+
+_T = TypeVar("_T")
+_U = TypeVar("_U")
 
 DUPLICATE = "is a second resource with the same type and id"
 _SPARSE_ZIP3 = frozenset(  # HIPAA safe harbour, 45 CFR 164.514(b)(2)(i)(B): at most 20,000 people by the census of 2010
@@ -62,7 +67,7 @@ def build_tables(
         consent: whom to leave out, before anything else is counted.
         declared: the schema whose value sets and bounds the cells must fit; others become null and are counted.
         folder: takes the tables where the spool keeps its rows in files.
-        at_once: how many tables are made side by side.
+        at_once: how many views are looked at, and batches of rows worked on, side by side.
 
     Raises:
         DataError: there is no patient, or the patient view made more or less than one row of one.
@@ -75,27 +80,25 @@ def build_tables(
     rows = OwnedRows(spool, index=index, duplicates=duplicates, refused=refused)
     patients = Patients()
     owners = {}
-    for name, view in views.tables.items():
-        seen = see_owners(rows, view, patients, target=view.resource in views.targets)
-        built.rows[name], owners[view.resource] = seen.rows, seen.owners
-        built.bad += seen.bad
+
+    def seen(name: str) -> Seen:
+        view = views.tables[name]
+        return see_owners(rows, view, patients, target=view.resource in views.targets)
+
+    first = [name for name, view in views.tables.items() if view.resource == "Patient"]
+    others = [name for name in views.tables if name not in first]
+    with _side_by_side(at_once) as spread:  # the work is done in polars, which lets other threads go on
+        for name, found in zip([*first, *others], [*map(seen, first), *spread(seen, others)], strict=True):
+            built.rows[name], owners[views.tables[name].resource] = found.rows, found.owners
+            built.bad += found.bad
     built.consent["patients left out"] = built.rows["patient"]["left out by consent"]
     anchors = patients.anchors()
     lookups = {view.resource: rows.of_lookup(view) for view in views.lookups.values()}
 
-    def finished(name: str) -> tuple[pl.LazyFrame, dict[str, dict[str, int]]]:
-        view = views.tables[name]
-        table = _Table(view, index=index, patients=anchors, owners=owners, lookups=lookups, declared=declared)
-        return table.finished(rows, put=folder / f"table.{name}" if spool.on_disk else None)
-
-    largest_first = sorted(views.tables, key=lambda name: -built.rows[name]["made"])
-    if at_once == 1:
-        made = dict(zip(largest_first, map(finished, largest_first), strict=True))
-    else:  # the work is done in polars, which lets other threads go on
-        with ThreadPoolExecutor(at_once) as pool:
-            made = dict(zip(largest_first, pool.map(finished, largest_first), strict=True))
-    for name in views.tables:
-        built.tables[name], built.cells[name] = made[name]
+    for name, view in views.tables.items():
+        around = _Around(view, index, anchors, owners, lookups, declared)
+        put = folder / f"table.{name}" if spool.on_disk else None
+        built.tables[name], built.cells[name] = _finished(around, rows, put=put, at_once=at_once)
     return built
 
 
@@ -129,69 +132,96 @@ def _refused(records: list[ConsentRecord], *, index: Index, policy: ConsentPolic
     )
 
 
-class _Table:
-    """One table on its way from rows to columns; each step notes which cells it made null, and why."""
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What rows of a view need to become rows of a table.
 
-    def __init__(
-        self,
-        view: TableView,
-        *,
-        index: Index,
-        patients: pl.DataFrame,
-        owners: Mapping[str, pl.DataFrame],
-        lookups: Mapping[str, pl.LazyFrame],
-        declared: Schema,
-    ) -> None:
-        self._view = view
-        self._index = index
-        self._patients = patients
-        self._owners = owners
-        self._lookups = lookups
-        self._declared = declared
-        self._circles: dict[str, pl.Series] = {}
-        self._frame = pl.LazyFrame()
-        self._notes: list[tuple[str, str]] = []
+    Attributes:
+        view: that made them.
+        index: of what references lead to.
+        patients: as :meth:`Patients.anchors` has them.
+        owners: by type, whose each resource is.
+        lookups: by type, what references to it are filled in from.
+        declared: the schema that the cells must fit.
+    """
 
-    def finished(self, rows: OwnedRows, *, put: Path | None) -> tuple[pl.LazyFrame, dict[str, dict[str, int]]]:
-        """The table, and by column the cells that were made null, by reason.
+    view: TableView
+    index: Index
+    patients: pl.DataFrame
+    owners: Mapping[str, pl.DataFrame]
+    lookups: Mapping[str, pl.LazyFrame]
+    declared: Schema
 
-        Args:
-            rows: what it is made of.
-            put: how the names of the files begin that take it; held in memory where left out.
-        """
-        self._find_circles(rows)
-        counted: dict[str, dict[str, int]] = defaultdict(dict)
-        parts: list[pl.LazyFrame] = []
-        paths: list[Path] = []
-        for kept in rows.kept(self._view):
-            made, notes = self._made(kept.lazy())
+    def led(self, frame: pl.LazyFrame, column: str, target: str) -> pl.LazyFrame:
+        """Rows with ``_to``, the resource that a reference leads to, and ``_of``, its patient."""
+        owners = self.owners.get(target, pl.DataFrame(schema={"_to": pl.UInt64, "_of": pl.UInt64}))
+        here = resolve(frame, column, target=target, index=self.index, to="_to")
+        return here.join(owners.lazy(), on="_to", how="left", maintain_order="left")
+
+
+def _finished(
+    around: _Around, rows: OwnedRows, *, put: Path | None, at_once: int
+) -> tuple[pl.LazyFrame, dict[str, dict[str, int]]]:
+    """A table, and by column the cells that were made null, by reason.
+
+    Args:
+        around: what its rows need.
+        rows: what it is made of.
+        put: how the names of the files begin that take it; held in memory where left out.
+        at_once: how many batches of rows are worked on side by side.
+    """
+    circles = _find_circles(around, rows)
+
+    def made(batch: tuple[int, pl.DataFrame]) -> tuple[pl.LazyFrame | Path, Counter[tuple[str, str]]]:
+        number, kept = batch
+        frame, notes = _Batch(kept, around, circles=circles).made()
+        if put is None:
+            return frame.lazy(), notes
+        path = put.with_name(f"{put.name}.{number}.parquet")
+        frame.write_parquet(path, compression="lz4", statistics=False)
+        return path, notes
+
+    counted: dict[str, dict[str, int]] = defaultdict(dict)
+    parts: list[pl.LazyFrame] = []
+    paths: list[Path] = []
+    with _side_by_side(at_once) as spread:
+        for part, notes in spread(made, enumerate(rows.kept(around.view))):
             for (column, what), count in notes.items():
                 counted[column][what] = counted[column].get(what, 0) + count
-            if put is None:
-                parts.append(made.lazy())
+            if isinstance(part, Path):
+                paths.append(part)
             else:
-                paths.append(put.with_name(f"{put.name}.{len(paths)}.parquet"))
-                made.write_parquet(paths[-1], compression="lz4", statistics=False)
-        table = pl.concat(parts) if put is None else pl.scan_parquet(paths, glob=False)
-        return table, dict(counted)
+                parts.append(part)
+    return pl.concat(parts) if put is None else pl.scan_parquet(paths, glob=False), dict(counted)
 
-    def _find_circles(self, rows: OwnedRows) -> None:
-        """Find the references from one row of the table to another that come back to where they began."""
-        for column in self._view.with_role("reference"):
-            if column.target != self._view.resource:
-                continue
-            edges = []
-            for frame in rows.kept(self._view):
-                there = frame.lazy().filter(pl.col(column.name).is_not_null())
-                led = self._led(there, column.name, column.target).filter(pl.col("_of") == pl.col("_owner"))
-                edges.append(led.select("_r", "_to").collect())
-            self._circles[column.name] = _circles(pl.concat(edges))
 
-    def _made(self, kept: pl.LazyFrame) -> tuple[pl.DataFrame, Counter[tuple[str, str]]]:
-        """The table's rows made of some of the view's, and the cells that were made null: by column and reason."""
-        view = self._view
-        self._notes = []
-        self._frame = kept.join(self._patients.lazy(), on="_owner", how="left", maintain_order="left")
+def _find_circles(around: _Around, rows: OwnedRows) -> dict[str, pl.Series]:
+    """By column, the references from one row of a table to another that come back to where they began."""
+    found = {}
+    for column in around.view.with_role("reference"):
+        if column.target != around.view.resource:
+            continue
+        edges = []
+        for frame in rows.kept(around.view):
+            there = frame.lazy().filter(pl.col(column.name).is_not_null())
+            led = around.led(there, column.name, column.target).filter(pl.col("_of") == pl.col("_owner"))
+            edges.append(led.select("_r", "_to").collect())
+        found[column.name] = _circles(pl.concat(edges))
+    return found
+
+
+class _Batch:
+    """Some rows of a view on their way to be rows of a table; each step notes which cells it made null, and why."""
+
+    def __init__(self, kept: pl.DataFrame, around: _Around, *, circles: Mapping[str, pl.Series]) -> None:
+        self._around = around
+        self._circles = circles
+        self._frame = kept.lazy().join(around.patients.lazy(), on="_owner", how="left", maintain_order="left")
+        self._notes: list[tuple[str, str]] = []
+
+    def made(self) -> tuple[pl.DataFrame, Counter[tuple[str, str]]]:
+        """The table's rows, and the cells that were made null: by column and reason."""
+        view = self._around.view
         for column in view.with_role("lookup"):
             self._look_up(column.name, str(column.target))
         for column in view.with_role("reference"):
@@ -232,11 +262,11 @@ class _Table:
 
     def _look_up(self, column: str, target: str) -> None:
         """Fill in what the resource that a reference leads to says, where the row says nothing itself."""
-        found = self._lookups.get(target)
+        found = self._around.lookups.get(target)
         if found is None:
             self._frame = self._frame.drop(column)
             return
-        here = resolve(self._frame, column, target=target, index=self._index, to="_at")
+        here = resolve(self._frame, column, target=target, index=self._around.index, to="_at")
         filled = [name for name in found.collect_schema().names() if name in self._frame.collect_schema().names()]
         theirs = found.rename({"_r": "_at"} | {name: f"_{name}" for name in filled if name != "_r"})
         filled.remove("_r")
@@ -250,7 +280,7 @@ class _Table:
 
     def _refer(self, column: str, target: str) -> None:
         """A reference becomes the key of a row of the same patient, or null."""
-        self._frame = self._led(self._frame, column, target)
+        self._frame = self._around.led(self._frame, column, target)
         self._noted(column, "leads nowhere", pl.col(column).is_not_null() & pl.col("_of").is_null())
         self._noted(column, "leads to another patient's record", pl.col("_of") != pl.col("_owner"))
         valid = pl.when(pl.col("_of") == pl.col("_owner")).then(pl.col("_to"))
@@ -259,12 +289,6 @@ class _Table:
         if circles is not None:
             self._null("_to", "leads in a circle", pl.col("_r").is_in(circles.implode()), noted=column)
         self._frame = self._frame.with_columns(_key(pl.col("_to")).alias(column)).drop("_to", "_of")
-
-    def _led(self, frame: pl.LazyFrame, column: str, target: str) -> pl.LazyFrame:
-        """Rows with ``_to``, the resource that a reference leads to, and ``_of``, its patient."""
-        owners = self._owners.get(target, pl.DataFrame(schema={"_to": pl.UInt64, "_of": pl.UInt64}))
-        here = resolve(frame, column, target=target, index=self._index, to="_to")
-        return here.join(owners.lazy(), on="_to", how="left", maintain_order="left")
 
     def _offset(self, column: str, *, unit: str) -> str:
         name = f"{column}_{unit}"
@@ -302,7 +326,7 @@ class _Table:
 
     def _fit(self, columns: list[str]) -> None:
         """Make null what the default schema's value sets and bounds leave no place for."""
-        table = self._declared.tables.get(self._view.name)
+        table = self._around.declared.tables.get(self._around.view.name)
         for name, column in (table.kept if table is not None else {}).items():
             if name not in columns:
                 continue
@@ -311,6 +335,26 @@ class _Table:
             elif isinstance(column, IntegerColumn | NumberColumn) and isinstance(column.bounds, tuple):
                 low, high = column.bounds
                 self._null(name, "lies outside the bounds", (pl.col(name) < low) | (pl.col(name) > high))
+
+
+@contextmanager
+def _side_by_side(at_once: int) -> Iterator[Callable[[Callable[[_T], _U], Iterable[_T]], Iterator[_U]]]:
+    """A ``map()`` that does this many at once, and keeps the order; what waits is never much more."""
+    if at_once == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(at_once) as pool:
+
+        def spread(work: Callable[[_T], _U], items: Iterable[_T]) -> Iterator[_U]:
+            waiting: deque[Future[_U]] = deque()
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > at_once:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        yield spread
 
 
 def _codings(names: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
