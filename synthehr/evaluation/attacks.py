@@ -45,6 +45,7 @@ __all__ = [
 
 _FEWEST = 30
 _ALARM = 0.001
+BEYOND_CHANCE = 1.5  # times the holdout's share of unique patients who reappear; more than that is copying
 _Z_ALARM = 3.2905267314919255
 """Two-sided level 0.001, so that an honest split is hardly ever turned away."""
 
@@ -101,12 +102,16 @@ class Matches:
             excess=paired_proportion_difference(chances[0] - chances[1], extra_variance=sum(variances)),
         )
 
-    def rare_copies(self) -> Measurement:
+    def rare_copies(self, *, times: float = 1.0) -> Measurement:
         """Share of train patients with a record of their own who reappear verbatim, beside the holdout's.
 
         A record of one's own occurs once among all real patients. Lower is better; range 0 to 1. The
         interval is Newcombe's for two groups of patients.
+
+        Args:
+            times: what the holdout's share is multiplied by before it is the reference.
         """
+        name = "rare_copies" if times == 1.0 else "rare_copies_beyond_chance"
         in_train, in_holdout, in_synthetic = (
             np.bincount(rows, minlength=self.records) for rows in (self.train, self.holdout, self.synthetic)
         )
@@ -116,16 +121,16 @@ class Matches:
             in_synthetic[alone & (in_holdout == 1)] > 0,
         )
         if len(train) == 0 or len(holdout) == 0:
-            return undefined("rare_copies", "all", "lower", "No real patient has a record that no one else has.")
+            return undefined(name, "all", "lower", "No real patient has a record that no one else has.")
         value = wilson(float(train.sum()), of=len(train))
         reference = wilson(float(holdout.sum()), of=len(holdout))
         return Measurement(
-            metric="rare_copies",
+            metric=name,
             scope="all",
             direction="lower",
             value=value,
-            reference=reference.value,
-            excess=difference_of_proportions(value, reference),
+            reference=min(1.0, times * reference.value),
+            excess=difference_of_proportions(value, reference, times=times),
         )
 
     def _met(self, real: NDArray[np.int64], size: int) -> tuple[NDArray[np.float64], float]:
@@ -275,7 +280,9 @@ def copies(bench: Bench, metric: str) -> Measurement:
     if metric == "history_copies":
         return copied_histories(bench)
     found = bench.once(matches)
-    return found.verbatim_copies() if metric == "verbatim_copies" else found.rare_copies()
+    if metric == "verbatim_copies":
+        return found.verbatim_copies()
+    return found.rare_copies(times=1.0 if metric == "rare_copies" else BEYOND_CHANCE)
 
 
 METRICS: Mapping[str, Metric] = {
@@ -303,6 +310,19 @@ METRICS: Mapping[str, Metric] = {
             question="whether patients with a unique record reappear among the synthetic ones",
             measured="learned from",
             compared="held out",
+        ),
+    ),
+    "rare_copies_beyond_chance": Metric(
+        section="privacy",
+        direction="lower",
+        measure=lambda bench, _: bench.once(copies, "rare_copies_beyond_chance"),
+        words=MetricWords(
+            title="Copies of patients with a unique record, beyond chance",
+            failed="Patients with a record no one else has reappear among the synthetic ones because they were "
+            "learned from: they can be singled out. Do not publish.",
+            question="whether patients with a unique record reappear more often than half again by chance",
+            measured="learned from",
+            compared="held out, and half as many again",
         ),
     ),
     "history_copies": Metric(

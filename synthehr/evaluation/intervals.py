@@ -80,15 +80,15 @@ def wilson(hits: float, *, of: int) -> Estimate:
     return Estimate(value=share, low=min(share, max(0.0, centre - half)), high=max(share, min(1.0, centre + half)))
 
 
-def difference_of_proportions(first: Estimate, second: Estimate) -> Estimate:
-    """``first - second`` of two independent proportions, from their Wilson intervals.
+def difference_of_proportions(first: Estimate, second: Estimate, *, times: float = 1.0) -> Estimate:
+    """``first - times * second`` of two independent proportions, from their Wilson intervals.
 
-    Source: Newcombe 1998, method 10 (square-and-add).
+    Source: Newcombe 1998, method 10 (square-and-add); with ``times``, Zou and Donner 2008.
     """
-    value = first.value - second.value
-    low = value - math.hypot(first.value - first.low, second.high - second.value)
-    high = value + math.hypot(first.high - first.value, second.value - second.low)
-    return Estimate(value=value, low=max(-1.0, low), high=min(1.0, high))
+    value = first.value - times * second.value
+    low = value - math.hypot(first.value - first.low, times * (second.high - second.value))
+    high = value + math.hypot(first.high - first.value, times * (second.value - second.low))
+    return Estimate(value=value, low=max(-times, low), high=min(1.0, high))
 
 
 def paired_proportion_difference(differences: NDArray[np.float64], *, extra_variance: float = 0.0) -> Estimate:

@@ -182,6 +182,22 @@ def test_rare_copies_look_at_patients_whose_record_is_their_own():
     assert (found.value.value, found.reference, found.excess.value) == (0.0, 1.0, -1.0)
 
 
+def test_rare_copies_beyond_chance_set_half_again_of_the_holdouts_against_trains():
+    # Own records: 40 in train, of which 20 are in synthetic, and 20 in holdout, of which 4 are: 0.5 - 1.5 * 0.2.
+    # Wilson's intervals of 20 of 40 and 4 of 20 reach down 0.1482 and up 0.2160: sqrt(0.1482^2 + (1.5 * 0.2160)^2).
+    columns = {"x": {"kind": "integer", "bounds": [0, 99]}}
+    synthetic = [*range(20), *range(40, 44), *[99] * 36]
+    parts = parts_of(columns, {"x": list(range(40))}, {"x": list(range(40, 60))}, {"x": synthetic})
+    found = match_records(parts).rare_copies(times=1.5)
+    assert (found.metric, found.value.value, found.reference) == (
+        "rare_copies_beyond_chance",
+        0.5,
+        pytest.approx(0.3),
+    )
+    assert found.excess.value == pytest.approx(0.2)
+    assert found.excess.value - found.excess.low == pytest.approx(0.3563, abs=2e-4)
+
+
 def test_records_are_equal_within_the_declared_precision_and_missing_equals_missing():
     columns = {"w": {"kind": "number", "precision": 0.1, "nullable": True}, "x": AB}
     parts = parts_of(

@@ -47,7 +47,7 @@ SUITE = Suite.model_validate(
                 ("outcome-learnable", "utility", "tstr", 0.1, {"scope": "each"}),
                 ("no-verbatim-copies", "privacy", "verbatim_copies", 0.02, {}),
                 ("no-rare-copies", "privacy", "rare_copies", 0.02, {"on_undefined": "pass"}),
-                ("rare-copies-by-chance", "privacy", "rare_copies", 0.001, {"on_inconclusive": "pass"}),
+                ("rare-copies-by-chance", "privacy", "rare_copies_beyond_chance", 0.001, {"on_inconclusive": "pass"}),
             )
         ],
     }
