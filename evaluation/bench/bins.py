@@ -59,8 +59,9 @@ from scipy.optimize import isotonic_regression
 import synthehr.encoding.domain
 from synthehr.cohort import Cohort
 from synthehr.encoding.codec import behind_the_door
-from synthehr.encoding.domain import ColumnPlan, buy_domain, on_simplex, plan_domain
+from synthehr.encoding.domain import ColumnPlan, buy_domain, plan_domain
 from synthehr.encoding.lattice import lattice_of
+from synthehr.encoding.refining import on_simplex
 from synthehr.privacy.accountant import Account, Event, Gaussian
 from synthehr.privacy.budget import Budget
 from synthehr.randomness import FloatArray, IntArray, SystemNoise

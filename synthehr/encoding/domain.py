@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import norm
 
 from synthehr.encoding.lattice import FINEST, Lattice, lattice_of
+from synthehr.encoding.refining import Leaves, even_cells, on_simplex, refined
 from synthehr.privacy.accountant import Account, EpsilonDelta, Event, Gaussian
 from synthehr.privacy.partition import Cells, Intervals, JointCells, PerCode, Values
 from synthehr.privacy.rows import PrivateRows
@@ -220,7 +221,7 @@ class _Buyer:
             whole = isinstance(declared, IntegerColumn)
             bounds = _range(noisy[:-1], least=_SURE * plan.range_event.noise_multiplier, whole=whole) or _NO_RANGE
         lattice = lattice_of(declared, bounds=bounds)
-        (leaves,) = _refine(
+        (leaves,) = refined(
             lambda parts, event: [self.rows.histogram(self.account, name, parts[0], event=event)],
             [lattice],
             events=plan.cell_events,
@@ -245,7 +246,7 @@ class _Buyer:
         bounds = self._bounds_per_code(declared, plan, codes, measure)
         lattices = [lattice_of(declared, bounds=pair) for pair in bounds]
         noise = plan.cell_events[0].noise_multiplier
-        leaves = _refine(
+        leaves = refined(
             measure,
             lattices,
             events=plan.cell_events,
@@ -305,144 +306,9 @@ def _range(noisy: FloatArray, *, least: float, whole: bool) -> tuple[float, floa
     return (math.floor(lower), math.ceil(upper)) if whole else (lower, upper)
 
 
-# A cell so many times as wide as where half of the patients are, of fewer than so many standard deviations of noise.
-_WIDE, _DOUBT = 50.0, 2.5
-
-
-@dataclass(slots=True)
-class _Leaves:
-    """Cells of a numeric column while they are refined: lattice positions, counts, variances, missing.
-
-    Those of the first level are kept besides, sharpened by each level: a cell's many finer ones, each with noise of
-    its own, tell its count less well than it did itself.
-    """
-
-    starts: IntArray
-    counts: FloatArray
-    variance: FloatArray
-    missing: float | None
-    missing_variance: float
-    top_starts: IntArray
-    top_counts: FloatArray
-    top_variance: FloatArray
-
-    @property
-    def total(self) -> float:
-        """About how many patients all cells hold, missing included; may be negative."""
-        return float(self.top_counts.sum()) + (self.missing or 0.0)
-
-    def summing_to(self, total: float) -> _Leaves:
-        """The nearest of these without negative counts that sum to ``total``, missing included.
-
-        Cells of the first level come first, then the finer ones within each. All at once, the noise of empty cells
-        would be taken off the many fine ones that hold patients. What may be noise alone in cells that are wide beside
-        those that hold most patients is taken for noise: it would spread patients over values that nobody has.
-        """
-        tops = self.top_counts
-        whole = on_simplex(tops if self.missing is None else np.append(tops, self.missing), total=total)
-        width = np.diff(self.starts)
-        held = np.cumsum(np.maximum(self.counts[np.argsort(width, kind="stable")], 0.0))
-        usual = np.sort(width)[np.searchsorted(held, held[-1] / 2.0)]
-        doubtful = (width > _WIDE * usual) & (self.counts < _DOUBT * np.sqrt(self.variance))
-        counts = np.zeros(len(self.counts))
-        top = np.searchsorted(self.top_starts, self.starts[:-1], side="right") - 1
-        for at in range(len(tops)):
-            mine = top == at
-            sure = mine & ~doubtful
-            chosen = sure if sure.any() else mine
-            counts[chosen] = on_simplex(self.counts[chosen], total=float(whole[at]))
-        return replace(self, counts=counts, missing=None if self.missing is None else float(whole[-1]))
-
-
-def _refine(
-    measure: Callable[[Sequence[Intervals], Gaussian], list[FloatArray]],
-    lattices: Sequence[Lattice],
-    *,
-    events: tuple[Gaussian, ...],
-    nullable: bool,
-    masses: Sequence[float] | None,
-    bins: int,
-) -> list[_Leaves]:
-    """Measure level by level, each time splitting the cells that hold enough patients to be worth it.
-
-    Every level measures all present cells, so that cells that stay as they are become sharper.
-
-    Args:
-        measure: the noisy histogram of each part's cells, all under one event.
-        lattices: the values of each part: one a code, or a single one.
-        events: one a level.
-        nullable: whether each part has a cell for missing values.
-        masses: about how many patients each part has; where it is not known, the levels before tell. A cell is split
-            into as many as the last level needs to tell single values apart, but no more than would hold twice the
-            noise if they shared the patients evenly.
-        bins: how many cells a part will be joined into at most, about.
-    """
-    leaves: list[_Leaves | None] = [None] * len(lattices)
-    for event in events:
-        starts = []
-        held = masses or [math.inf if part is None else part.total for part in leaves]
-        for part, lattice, mass in zip(leaves, lattices, held, strict=True):
-            enough = mass / (2.0 * events[0].noise_multiplier)
-            fanout = max(2, int(min(math.ceil(lattice.points ** (1 / len(events))), enough)))
-            if part is None:
-                whole = np.array([0, lattice.points], dtype=np.int64)
-                starts.append(_split(whole, np.array([True]), fanout))
-            else:
-                heavy = part.counts > max(2.0 * event.noise_multiplier, mass / (4.0 * bins))
-                starts.append(_split(part.starts, heavy & (np.diff(part.starts) > 1), fanout))
-        edges = [lattice.edges(at) for lattice, at in zip(lattices, starts, strict=True)]
-        noisy = measure([Intervals(edges=e, nullable=nullable) for e in edges], event)
-        variance = event.noise_multiplier**2
-        leaves = [
-            _merge(part, at, counts[: len(at) - 1], variance, float(counts[-1]) if nullable else None)
-            for part, at, counts in zip(leaves, starts, noisy, strict=True)
-        ]
-    return [part for part in leaves if part is not None]
-
-
-def _split(starts: IntArray, chosen: np.ndarray, fanout: int) -> IntArray:
-    pieces = [starts]
-    for at in np.flatnonzero(chosen):
-        width = int(starts[at + 1] - starts[at])
-        pieces.append(np.linspace(starts[at], starts[at + 1], min(fanout, width) + 1).round().astype(np.int64))
-    return np.unique(np.concatenate(pieces))
-
-
-def _merge(
-    old: _Leaves | None, starts: IntArray, counts: FloatArray, variance: float, missing: float | None
-) -> _Leaves:
-    """Combine a finer measurement with the coarser one before it, each by its precision."""
-    if old is None:
-        known = np.full(len(counts), variance)
-        return _Leaves(starts, counts, known, missing, 0.0 if missing is None else variance, starts, counts, known)
-    parent = np.searchsorted(old.starts, starts[:-1], side="right") - 1
-    children = np.bincount(parent, minlength=len(old.counts))
-    sums = np.bincount(parent, weights=counts, minlength=len(old.counts))
-    pull = old.variance / (old.variance + children * variance)
-    total = pull * sums + (1.0 - pull) * old.counts
-    fitted = counts + ((total - sums) / children)[parent]
-    for at in np.flatnonzero(children > 1):
-        mine = parent == at
-        fitted[mine] = on_simplex(fitted[mine], total=max(0.0, total[at]))
-    top = np.searchsorted(old.top_starts, starts[:-1], side="right") - 1
-    top_sums = np.bincount(top, weights=counts, minlength=len(old.top_counts))
-    top_pull = old.top_variance / (old.top_variance + np.bincount(top) * variance)
-    share = old.missing_variance / (old.missing_variance + variance)
-    return _Leaves(
-        starts,
-        fitted,
-        np.where(children[parent] > 1, variance, variance * pull[parent]),
-        None if missing is None or old.missing is None else share * missing + (1.0 - share) * old.missing,
-        share * variance,
-        old.top_starts,
-        old.top_counts + top_pull * (top_sums - old.top_counts),
-        (1.0 - top_pull) * old.top_variance,
-    )
-
-
-def _group(name: str, lattice: Lattice, leaves: _Leaves, *, bins: int) -> ColumnDomain:
-    """Join finer cells into about ``bins`` cells of even mass; a cell heavier than that stays alone."""
-    cell = np.arange(len(leaves.counts)) if len(leaves.counts) <= bins else _even_cells(leaves.counts, bins)
+def _group(name: str, lattice: Lattice, leaves: Leaves, *, bins: int) -> ColumnDomain:
+    """Join finer cells into about ``bins``."""
+    cell = even_cells(leaves, bins)
     first = np.concatenate([[True], np.diff(cell) > 0])
     starts = np.append(leaves.starts[:-1][first], leaves.starts[-1])
     size = int(cell[-1]) + 1
@@ -467,7 +333,7 @@ def _group(name: str, lattice: Lattice, leaves: _Leaves, *, bins: int) -> Column
 _OTHERWISE = 0.25
 
 
-def _masses(code: ColumnDomain, leaves: Sequence[_Leaves], *, total: float) -> FloatArray:
+def _masses(code: ColumnDomain, leaves: Sequence[Leaves], *, total: float) -> FloatArray:
     """The patients of each cell of a code: what was bought of the code, and of what was not, what its intervals say."""
     sums = np.array([max(leaf.total, 0.0) for leaf in leaves])
     variance = np.array([float(leaf.top_variance.sum()) + leaf.missing_variance for leaf in leaves])
@@ -519,22 +385,6 @@ def _places(counts: FloatArray, places: int) -> IntArray:
     return np.minimum(ahead, places - len(counts) + at).astype(np.int64)
 
 
-def _even_cells(counts: FloatArray, bins: int) -> IntArray:
-    total = float(counts.sum())
-    if total <= 0.0:
-        return np.zeros(len(counts), dtype=np.int64)
-    alone = counts >= 0.8 * total / bins
-    target = max(float(counts[~alone].sum()), 1e-9) / max(bins - int(alone.sum()), 1)
-    cell = np.zeros(len(counts), dtype=np.int64)
-    now, held = 0, 0.0
-    for at, count in enumerate(counts):
-        if at and (alone[at] or alone[at - 1] or held + 0.5 * count >= target):
-            now, held = now + 1, 0.0
-        cell[at] = now
-        held += float(count)
-    return cell
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joint:
     """A bought joint histogram.
@@ -574,13 +424,3 @@ def sharpen(domain: Sequence[ColumnDomain], joints: Sequence[Joint], *, patients
         replace(column, counts=on_simplex(t / w, total=patients), variance=1.0 / w)
         for column, t, w in zip(domain, total, precision, strict=True)
     ]
-
-
-def on_simplex(noisy: FloatArray, *, total: float) -> FloatArray:
-    """The nearest vector, in least squares, that has no negative entry and sums to ``total``."""
-    if total <= 0.0:
-        return np.zeros_like(noisy)
-    ordered = np.sort(noisy)[::-1]
-    excess = (np.cumsum(ordered) - total) / np.arange(1, len(ordered) + 1)
-    shift = excess[np.flatnonzero(ordered > excess)[-1]]
-    return np.asarray(np.maximum(noisy - shift, 0.0), dtype=np.float64)

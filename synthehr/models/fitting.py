@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from synthehr.encoding.domain import ColumnDomain, Joint, buy_domain, on_simplex, sharpen
+from synthehr.encoding.domain import ColumnDomain, Joint, buy_domain, sharpen
 from synthehr.encoding.records import ColumnRecord, column_of, record_of
+from synthehr.encoding.refining import on_simplex
 from synthehr.encoding.unroll import ConditionalTable
 from synthehr.models.base import GeneratorShape
 from synthehr.models.checkpoint import Checkpoint

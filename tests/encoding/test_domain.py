@@ -7,7 +7,8 @@ from scipy.stats import ks_2samp
 
 from synthehr.cohort import Cohort
 from synthehr.encoding.codec import behind_the_door, decode
-from synthehr.encoding.domain import OTHER, ColumnDomain, Joint, buy_domain, on_simplex, plan_domain, sharpen
+from synthehr.encoding.domain import OTHER, ColumnDomain, Joint, buy_domain, plan_domain, sharpen
+from synthehr.encoding.refining import on_simplex
 from synthehr.privacy.accountant import Account, Gaussian
 from synthehr.privacy.budget import Budget
 from synthehr.privacy.partition import Intervals, Values
