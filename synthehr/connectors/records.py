@@ -150,7 +150,7 @@ def schema_of(source: Records, schema: SchemaSource | None, *, fhir: FhirOptions
 
     Raises:
         ConfigError: none is given, and the source's form has no default.
-        DataError: none is given, and there is no such file or folder.
+        DataError: none is given, and there is no such file or folder, or nothing in it.
     """
     if schema is not None:
         return public_part(load_schema(schema))
@@ -159,6 +159,13 @@ def schema_of(source: Records, schema: SchemaSource | None, *, fhir: FhirOptions
         return default
     if isinstance(source, str | Path) and is_plain(source) and not is_fhir(source) and not Path(source).exists():
         raise DataError(f"{str(source)!r} does not exist: give records, as files, FHIR, OMOP, MEDS or a database")
+    if (
+        isinstance(source, str | Path)
+        and is_plain(source)
+        and Path(source).is_dir()
+        and not any(Path(source).iterdir())
+    ):
+        raise DataError(f"{str(source)!r} is empty: give a folder that holds records")
     if not isinstance(source, str | Path) or not is_fhir(source):
         raise ConfigError("nothing says what the columns mean: give --schema; FHIR, OMOP and MEDS alone need none")
     from synthehr.connectors.fhir.schema_default import default_schema

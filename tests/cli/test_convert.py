@@ -99,6 +99,14 @@ def test_a_source_that_is_not_there_is_told_as_such(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "out").exists()
 
 
+def test_an_empty_folder_is_told_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bundles").mkdir()
+    assert main(["convert", str(tmp_path / "bundles"), "-o", str(tmp_path / "out")]) == 3
+    told = capsys.readouterr().err
+    assert "bundles' is empty" in told and len(told.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_tables_are_converted_too_but_need_a_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "patient.csv").write_text("patient_id,gender\n1,female\n")
     assert main(["convert", str(tmp_path / "patient.csv"), "-o", str(tmp_path / "out")]) == 2

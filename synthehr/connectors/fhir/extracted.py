@@ -84,11 +84,14 @@ class Turn:
         piece: Piece,
         views: dict[str, list[tuple[TableView, CompiledView]]],
         lookups: dict[str, list[tuple[TableView, CompiledView]]],
+        *,
+        secret: int,
     ) -> None:
         self.out = Extracted(piece=piece.number, file=piece.file)
         self.file = piece.file
         self._views = views
         self._lookups = lookups
+        self._secret = secret
         self.longest = 0
         names = [view.name for by_type in (*views.values(), *lookups.values()) for view, _ in by_type]
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in names}
@@ -175,7 +178,8 @@ class Turn:
         out.resources = self._resources_frame()
         if wrong:
             self._take_back(wrong)
-        out.aliases = aliases_of([alias for alias in self._aliases if alias[2] not in wrong])
+        aliases = [alias for alias in self._aliases if alias[2] not in wrong]
+        out.aliases = aliases_of(aliases, secret=self._secret)
         return out
 
     def _resources_frame(self) -> pl.DataFrame:
@@ -186,7 +190,7 @@ class Turn:
                 pl.Series("_r", range(len(kind)), dtype=pl.UInt64),
                 pl.Series("type", kind, dtype=pl.String),
                 names,
-                names.hash(seed=0).set(names.str.contains("#", literal=True), None).alias("hash"),
+                names.hash(seed=self._secret).set(names.str.contains("#", literal=True), None).alias("hash"),
                 pl.Series("file", file, dtype=pl.UInt32),
                 pl.Series("line", line, dtype=pl.UInt32),
                 pl.Series("offset", offset, dtype=pl.UInt64),
@@ -201,7 +205,7 @@ class Turn:
                 distinct.update(cells[column.place])
         distinct.discard(None)
         places = dict(zip(distinct, range(len(distinct)), strict=True))
-        found = read_references(places)
+        found = read_references(places, secret=self._secret)
         self.out.searched |= bool(found["search"].any())
         self.out.absolute |= found["id"].null_count() < found.height
         return _References({None: None, **places}, found)

@@ -44,9 +44,11 @@ class Extractor:
     Args:
         views: what to make rows of.
         consents: whether Consent resources are read.
+        secret: of the run, in the hashes of names.
     """
 
-    def __init__(self, views: ViewSet, *, consents: bool) -> None:
+    def __init__(self, views: ViewSet, *, consents: bool, secret: int) -> None:
+        self._secret = secret
         self._views: dict[str, list[tuple[TableView, CompiledView]]] = defaultdict(list)
         self._lookups: dict[str, list[tuple[TableView, CompiledView]]] = defaultdict(list)
         for view in views.tables.values():
@@ -67,7 +69,7 @@ class Extractor:
 
     def read(self, piece: Piece) -> Extracted:
         """Everything that the views make of a piece."""
-        turn = Turn(piece, self._views, self._lookups)
+        turn = Turn(piece, self._views, self._lookups, secret=self._secret)
         collecting = gc.isenabled()
         gc.disable()  # resources hold no cycles, and looking for some costs a fifth of the time
         try:

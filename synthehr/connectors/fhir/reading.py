@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -179,9 +180,10 @@ def _read(
 ) -> tuple[Spool, list[str]]:
     """Every piece of every file, in order, by as many processes as are worth starting."""
     consents = settings.consent.mode != "ignore"
-    extractor = Extractor(views, consents=consents)
+    secret = secrets.randbits(64)
+    extractor = Extractor(views, consents=consents, secret=secret)
     skipped = [file.path.name for file in files if file.type is not None and not extractor.wants(file.type)]
-    spool = Spool()
+    spool = Spool(secret=secret)
     fail = settings.on_bad.mode == "fail"
     processes = settings.processes or _cores()
     size = sum(
@@ -195,7 +197,7 @@ def _read(
         alone = (extractor.read(piece) for piece in work)
         read = ((one, None) for one in alone) if hold else (spill(one, folder) for one in alone)
     else:
-        read = _spread(work, extractor, prepare=(views, consents, folder), others=processes - 1)
+        read = _spread(work, extractor, prepare=(views, consents, secret, folder), others=processes - 1)
     for extracted, parts in read:
         spool.add(extracted, parts)
         if fail and spool.bad:
@@ -208,10 +210,10 @@ def _cores() -> int:
 
 
 def _spread(
-    work: Iterator[Piece], extractor: Extractor, *, prepare: tuple[ViewSet, bool, Path], others: int
+    work: Iterator[Piece], extractor: Extractor, *, prepare: tuple[ViewSet, bool, int, Path], others: int
 ) -> Iterator[Spilled]:
     """Pieces read by this process and ``others``, in the order of the pieces; never many of them wait."""
-    folder = prepare[2]
+    folder = prepare[-1]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(others, mp_context=context, initializer=_prepare, initargs=prepare) as pool:
         given: deque[Future[Spilled]] = deque()
@@ -263,11 +265,11 @@ def _one_thread() -> Iterator[None]:
 _prepared: tuple[Extractor, Path] | None = None
 
 
-def _prepare(views: ViewSet, consents: bool, folder: Path) -> None:
+def _prepare(views: ViewSet, consents: bool, secret: int, folder: Path) -> None:
     """Set up one process: compile the views once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool, in one line
     global _prepared  # noqa: PLW0603 - a process of the pool has no other place
-    _prepared = (Extractor(views, consents=consents), folder)
+    _prepared = (Extractor(views, consents=consents, secret=secret), folder)
 
 
 def _work(piece: Piece) -> Spilled:

@@ -6,7 +6,8 @@ by its owner's name, ``#`` and its id.
 
 Names and references are compared by 64 bits of each, so that the index of a large source stays small. Two of ten
 million names fall together with a chance of three in a million; such a name then leads to neither resource. A reference
-to nothing could, by the same chance, lead to a resource of another name; ids made for it would: the hash is public.
+to nothing could, by the same chance, lead to a resource of another name. The hash has a secret of the run in it, so
+that no ids can be made for that.
 """
 
 from __future__ import annotations
@@ -60,13 +61,13 @@ def by_id(column: str) -> str:
     return f"+{column}"
 
 
-def aliases_of(names: list[tuple[str, str, int]]) -> pl.DataFrame:
-    """Names of resources, their types and their numbers, as the index wants them."""
+def aliases_of(names: list[tuple[str, str, int]], *, secret: int) -> pl.DataFrame:
+    """Names of resources, their types and their numbers, as the index wants them, hashed with the run's secret."""
     alias, kind, at = zip(*names, strict=True) if names else ((), (), ())
     text = pl.Series(alias, dtype=pl.String)
     return pl.DataFrame(
         [
-            text.hash(seed=0).alias("alias"),
+            text.hash(seed=secret).alias("alias"),
             pl.Series("type", kind, dtype=pl.String),
             text.str.contains("?identifier=", literal=True).alias("search"),
             pl.Series("_r", at, dtype=pl.UInt64),
@@ -74,8 +75,8 @@ def aliases_of(names: list[tuple[str, str, int]]) -> pl.DataFrame:
     )
 
 
-def read_references(texts: Iterable[str | None]) -> pl.DataFrame:
-    """What is kept of references: a row for each of ``texts``.
+def read_references(texts: Iterable[str | None], *, secret: int) -> pl.DataFrame:
+    """What is kept of references: a row for each of ``texts``, hashed with the secret that names were hashed with.
 
     Returns:
         ``exact``, the name that it is; ``subject``, the same, null where it says itself that it leads to something
@@ -83,13 +84,13 @@ def read_references(texts: Iterable[str | None]) -> pl.DataFrame:
         since bulk data has none; ``search``, whether it goes by an identifier.
     """
     raw = pl.col("raw").str.replace(_VERSION, "")
-    exact = raw.str.replace_many(list(_PERCENT), list(_PERCENT.values())).hash(seed=0)
+    exact = raw.str.replace_many(list(_PERCENT), list(_PERCENT.values())).hash(seed=secret)
     kind = raw.str.extract(_TYPED, 1)
     last = pl.when(raw.str.starts_with("http")).then(raw.str.extract(_TYPE_AND_ID, 1))
     return pl.DataFrame({"raw": list(texts)}, schema={"raw": pl.String}).select(
         exact.alias("exact"),
         pl.when(kind.is_null() | (kind == "Patient")).then(exact).alias("subject"),
-        pl.when(last.is_not_null()).then(last.hash(seed=0)).alias("id"),
+        pl.when(last.is_not_null()).then(last.hash(seed=secret)).alias("id"),
         pl.col("raw").str.contains("?", literal=True).alias("search"),
     )
 

@@ -50,9 +50,14 @@ def spill(extracted: Extracted, folder: Path) -> Spilled:
 
 
 class Spool:
-    """All that was read, pieces in order; resources are numbered through from 0 in ``_r``."""
+    """All that was read, pieces in order; resources are numbered through from 0 in ``_r``.
 
-    def __init__(self) -> None:
+    Args:
+        secret: of the run, with which the names in it are hashed.
+    """
+
+    def __init__(self, *, secret: int) -> None:
+        self.secret = secret
         self._parts: dict[str, list[tuple[Part, int, int]]] = defaultdict(list)
         self._file = -1
         self._lines = 0

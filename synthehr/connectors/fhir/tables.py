@@ -76,7 +76,7 @@ def build_tables(
     duplicates = _duplicates(spool, views)
     built.bad += spool.places(duplicates, reason=DUPLICATE)
     index = Index(spool.aliases(), left_out=duplicates, absolute=spool.absolute)
-    refused = _refused(spool.consents, index=index, policy=consent, built=built)
+    refused = _refused(spool.consents, index=index, policy=consent, built=built, secret=spool.secret)
     rows = OwnedRows(spool, index=index, duplicates=duplicates, refused=refused)
     patients = Patients()
     owners = {}
@@ -112,11 +112,13 @@ def _duplicates(spool: Spool, views: ViewSet) -> pl.Series:
     return named.filter(~pl.col("name").is_first_distinct()).filter(pl.col("type").is_in(tables))["_r"]
 
 
-def _refused(records: list[ConsentRecord], *, index: Index, policy: ConsentPolicy, built: Built) -> pl.Series:
+def _refused(
+    records: list[ConsentRecord], *, index: Index, policy: ConsentPolicy, built: Built, secret: int
+) -> pl.Series:
     """Numbers of the patients who are left out."""
     by_patient: dict[int, list[ConsentRecord]] = defaultdict(list)
     if policy.mode != "ignore" and records:
-        named = read_references([record.patient for record in records])
+        named = read_references([record.patient for record in records], secret=secret)
         named = named.select(pl.col("exact").alias("patient"), pl.col("id").alias(by_id("patient")))
         found = resolve(named.lazy(), "patient", target="Patient", index=index, to="_patient").collect()["_patient"]
         for record, patient in zip(records, found, strict=True):

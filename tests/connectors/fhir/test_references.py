@@ -18,10 +18,10 @@ from made_records import (
     tables_of,
 )
 
-from synthehr.connectors.fhir import spool
+from synthehr.connectors.fhir import reading, spool
 from synthehr.connectors.fhir.badlines import BadRowPolicy
 from synthehr.connectors.fhir.reading import FhirOptions
-from synthehr.connectors.fhir.references import leads_in_circles
+from synthehr.connectors.fhir.references import aliases_of, leads_in_circles, read_references
 
 MRN = {"system": "http://hospital/mrn", "value": "4711"}
 WAYS = {
@@ -174,3 +174,26 @@ def test_repeated_resources_are_found_however_few_names_are_compared_at_once(
     records, tables = audited(lines(tmp_path / "in.ndjson", [*people, *again]), policy)
     assert [each.line for each in records.bad] == [10, 11, 12]
     assert tables["patient"]["gender"].to_list() == ["female"] * 9
+
+
+def test_nobody_can_tell_beforehand_which_names_fall_together() -> None:
+    names = [("Patient/a", "Patient", 0), ("Patient/b", "Patient", 1)]
+    one, other = (aliases_of(names, secret=secret)["alias"] for secret in (1, 2**64 - 1))
+    assert (one != other).all()
+    found = read_references(["Patient/a", "Patient/b"], secret=2**64 - 1)["exact"]
+    assert found.to_list() == other.to_list()
+
+
+def test_each_reading_has_a_secret_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    class Watched(spool.Spool):
+        def __init__(self, *, secret: int) -> None:
+            drawn.append(secret)
+            super().__init__(secret=secret)
+
+    monkeypatch.setattr(reading, "Spool", Watched)
+    for name in ("one", "two"):
+        read = tables_of(lines(tmp_path / f"{name}.ndjson", [patient(), condition()]))
+        assert read["condition"]["patient_id"].equals(read["patient"]["patient_id"])
+    assert drawn[0] != drawn[1]
