@@ -11,7 +11,8 @@ written (bundles count as resources) is counted:
 * ``unresolved``: references that lead to no resource of the same output (of the same bundle, in bundles);
 * ``unlabelled``: those without HTEST or without the tag ``synthetic``;
 * ``columns_changed``: of ``columns`` that hold anything, those that are not read back as they were, value by value.
-  Keys are made anew, and rows are read in the order that they were written in: both are left out of it.
+  Keys are made anew, and rows are read in the order that they were written in: both are left out of it. Of a release it
+  is not asked: OTHER comes back as the code for it, and what a resource cannot hold together is left out and counted.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def measured(source: str, *, format: str) -> dict[str, object]:
                 links = list(references(one))
                 counts["references"] += len(links)
                 counts["unresolved"] += sum(link not in names for link in links)
-        held, lost = changed(before, folder)
+        held, lost = (None, None) if source.startswith("release:") else changed(before, folder)
     return {
         "source": Path(source.removeprefix("release:").partition(":")[0]).name if "/" in source else source,
         "format": format,
