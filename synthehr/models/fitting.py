@@ -24,7 +24,7 @@ from synthehr.models.loglinear import Conditional
 from synthehr.models.marginals import Targets, expected_joints, fit_to_targets, scatter
 from synthehr.models.networks import Generator
 from synthehr.models.outcomes import OutcomeSettings, drawn_outcome, fit_outcome
-from synthehr.models.planning import JointPlan, TablePlan, TrainingSettings, focused, stage_prefix
+from synthehr.models.planning import JointPlan, TablePlan, TrainingSettings, focused, is_kin, stage_prefix
 from synthehr.models.rollout import Rolled
 from synthehr.models.sampling import Sampler
 from synthehr.models.search import Search
@@ -240,9 +240,15 @@ class _TableFit:
             event=plan.buying,
             price=choice.price,
             most=len(plan.candidates) if groups is None else choice.triples_bought,
-            emphasis=np.where(needed, self._focus, [self._focus if focus & set(c) else 1.0 for c in plan.candidates]),
+            emphasis=np.where(needed, self._focus, [self._emphasis(c, focus) for c in plan.candidates]),
         )
         return [float(share) for share in shares]
+
+    def _emphasis(self, columns: tuple[int, ...], focus: set[int]) -> float:
+        if focus & set(columns):
+            return self._focus
+        names = [self._made.names[at] for at in columns]
+        return self._settings.rows.kin if is_kin(names, self._made) else 1.0
 
 
 class PatientsFit(_TableFit):
@@ -498,6 +504,7 @@ class RowsFit(_TableFit):
             lambda: [expectation.pair(pair) for pair in plan.pairs.candidates],
             lengths=lambda: search.lengths(plan.pairs.candidates),
         )
+        search.add_last_rows([column for column in columns if column.name in self._made.history])
         search.add(pairs)
         search.run()
         if plan.triples is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from synthehr.encoding.domain import ColumnPlan, plan_domain
@@ -29,6 +29,7 @@ __all__ = [
     "TablePlan",
     "TrainingSettings",
     "focused",
+    "is_kin",
     "plan_fit",
     "stage_prefix",
 ]
@@ -76,6 +77,8 @@ class RowsSettings:
             from when on no less.
         focus: weight of sets that hold an outcome of an ancestor, where others have 1: of few patients with an outcome
             each row's histogram is a small part.
+        kin: the same, in a table of many own columns, of a column with what it was in the row before: most stay as they
+            were, and whatever noise adds is a change.
         doubt: standard deviations of the noise on a set's distance that are taken off it before it is bought.
     """
 
@@ -90,6 +93,7 @@ class RowsSettings:
     decay: float = 0.6
     held_at_last: float = 0.0004
     focus: float = 8.0
+    kin: float = 3.0
     doubt: float = 1.5
 
 
@@ -189,7 +193,8 @@ class _Sets:
         kin = [(place[past.of], place[name]) for name, past in made.history.items() if past.of in place]
 
         def usable(chosen: tuple[int, ...]) -> bool:
-            return made.target(names[at] for at in chosen) is not None
+            columns = [names[at] for at in chosen]
+            return made.target(columns) is not None and not _is_remote(columns, made)
 
         def chosen(order: int, most: int) -> list[tuple[int, ...]]:
             if not made.depth:
@@ -204,6 +209,27 @@ class _Sets:
             for order, most in ((2, choice.pairs), (3, choice.triples))
         }
         return cls(pairs=found[2] or [(0, 0)], triples=found[3])
+
+
+# Of tables of more own columns, what a column does with what another was in the row before is left aside.
+_MANY = 12
+
+
+def is_kin(columns: Sequence[str], made: ConditionalTable) -> bool:
+    """Whether a pair is of a column and what it was in the row before, in a wide table."""
+    repeated = {made.history[name].of for name in columns if name in made.history and made.history[name].role == "last"}
+    return len(made.own) > _MANY and len(columns) == 2 and not repeated.isdisjoint(columns)
+
+
+def _is_remote(columns: Sequence[str], made: ConditionalTable) -> bool:
+    """Whether a pair is of a column and what another one, not the code, was in the row before, in a wide table.
+
+    Dozens of them show one and the same: that a patient's first row is unlike the others.
+    """
+    if len(made.own) <= _MANY or len(columns) != 2:
+        return False
+    repeated = [made.history[name].of for name in columns if name in made.history and made.history[name].role == "last"]
+    return any(of != made.code and of not in columns for of in repeated)
 
 
 def _plan_joints(

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from synthehr.encoding.domain import ColumnDomain, Joint
-from synthehr.encoding.unroll import AT, ENDS, GAP, OFFSET, REMAINING, ConditionalTable, changes
+from synthehr.encoding.unroll import AT, ENDS, GAP, INDEX, OFFSET, REMAINING, WHEN, ConditionalTable, changes
 from synthehr.models.columns import Learned, counts_by_code
 from synthehr.models.counting import as_rows_count, counted_rows, first_rows, row_weights
 from synthehr.models.loglinear import Conditional, Measured, Rows, Term, fit_conditional, seen_by_rows
@@ -17,14 +18,15 @@ from synthehr.models.planning import RowsSettings
 from synthehr.models.rollout import Rolled, Roller
 from synthehr.models.timeline import open_cells, order_of_times
 from synthehr.privacy.history import cell_of_none
-from synthehr.privacy.partition import Cells, PerCode
+from synthehr.privacy.partition import Cells, PerCode, Values, cells_of
 from synthehr.randomness import FloatArray, IntArray, seeded
 from synthehr.schema.model import Table
 
 __all__ = ["Search"]
 
-# A code comes once (a diagnosis begins, a measure is taken at entry), or once at one time, where its repeats as bought
-# may be noise alone, and surely, both by so many standard deviations, are no more than this part of its rows.
+# A code comes once (a diagnosis begins, a measure is taken at entry), or once at one time, or in a patient's last row
+# alone (a death), where what else there is of it as bought may be noise alone, and surely, both by so many standard
+# deviations, is no more than this part of its rows.
 _RARELY, _SURE = 0.25, 2.0
 _NEVER = -1e4
 # That rows with so many left are at the time of a patient's last is believed where it is so many standard deviations
@@ -74,6 +76,9 @@ class Search:
         self._not_yet = np.zeros(cells[REMAINING].size if REMAINING in cells else 0, dtype=bool)
         self._measured: dict[str, list[Measured]] = {name: [] for name in self._drawn}
         self._models = {name: Conditional(target=name, size=cells[name].size, terms=()) for name in self._drawn}
+        # By cell of how many rows are left: 0 in the last row, else 1; by column what surely comes in last rows alone.
+        self._others = np.zeros(0, dtype=np.int64)
+        self._final: dict[str, np.ndarray] = {}
         # By code: whether it may never come where it was before, and beside itself.
         self._once = np.zeros((cells[made.code].size if made.code is not None else 0, 2), dtype=bool)
         for column in self._domain:
@@ -104,6 +109,15 @@ class Search:
                 for term in found[ENDS].terms
             ]
             found[ENDS] = replace(found[ENDS], terms=tuple(terms))
+        for name, final in self._final.items():
+            never = np.stack([np.zeros_like(final), final])
+            terms = [
+                replace(term, weights=np.where(never, np.float32(_NEVER), term.weights))
+                if term.given == (REMAINING,) and term.groups
+                else term
+                for term in found[name].terms
+            ]
+            found[name] = replace(found[name], terms=tuple(terms))
         return tuple(found.values())
 
     def _ended(self) -> np.ndarray:
@@ -164,6 +178,44 @@ class Search:
                 ),
             )
 
+    def add_last_rows(self, columns: Sequence[ColumnDomain]) -> None:
+        """Fit codes to what they are in a patient's last row and in the others, which one-way histograms tell together.
+
+        What a column is in the rows before others was bought, and what it is in all: what is left is in the last ones.
+        A death, a discharge to a hospice, an end of treatment hardly come elsewhere.
+
+        Args:
+            columns: of history, as bought.
+        """
+        known = {column.name: column for column in columns}
+        if self._made.depth != 1 or not {INDEX, REMAINING} <= known.keys():
+            return
+        one, more = cells_of(pl.DataFrame({"at": [1, 2]}), "at", self._cells[REMAINING])
+        if one == more:
+            return
+        self._others = np.ones(self._cells[REMAINING].size, dtype=np.int64)
+        self._others[one] = 0
+        for column in self._domain:
+            past = known.get(f"[last {column.name}]")
+            if column.name in WHEN or past is None or not isinstance(column.cells, Values):
+                continue
+            before = past.counts[: column.cells.size].copy()
+            if column.cells.nullable:  # its cell for nothing is also that of a patient's first row
+                before[-1] = max(before[-1] - known[INDEX].counts[one], 0.0)
+            variance = past.variance.mean() + np.array([column.variance.mean(), 0.0])
+            final = _rare(np.stack([column.counts - before, before]), float(np.sqrt(past.variance.mean())), beyond=1)
+            if final.any() and not final.all():
+                self._final[column.name] = final
+            self._add(
+                column.name,
+                Measured(
+                    given=(REMAINING,),
+                    share=np.stack([column.counts - before, before]) / self._patients,
+                    noise=np.sqrt(variance) / self._patients,
+                    groups=(self._others, np.arange(column.cells.size)),
+                ),
+            )
+
     def _again(self, joint: Joint) -> None:
         """A column's own histogram was bought once more: both count by their precision."""
         first, *others = self._measured[self._made.names[joint.columns[0]]]
@@ -215,6 +267,8 @@ class Search:
         if rolled.open is not None and name in {ENDS, AT, GAP}:
             before = {column: codes[column] for column in self._drawn[: self._drawn.index(name)]}
             open_to = open_to + open_cells(name, self._cells, rolled.open.of(places), before)
+        if name in self._final:
+            open_to = np.where(self._final[name] & (self._others[codes[REMAINING]] == 1)[:, None], -np.inf, open_to)
         if name == ENDS:
             either = np.isfinite(open_to).all(axis=1, keepdims=True)
             open_to = np.where(either & self._ended()[codes[REMAINING]], -np.inf, open_to)
