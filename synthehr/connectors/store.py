@@ -2,13 +2,14 @@
 
 A folder with ``STORE.json`` and one Arrow file a table. Categories are whole numbers that stand for the values which
 ``STORE.json`` lists; keys are the numbers of rows, so that no key of a patient is in it; all else is in the type that
-the schema gives it. Nothing is compressed, so that a table is mapped into memory and not held there.
+the schema gives it. Nothing is compressed, so that a table is mapped into memory and not held there. A reference to a
+row of another table may stand before that row does: it is a number of its own, and one more file tells its row.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from synthehr.cohort import Cohort
 from synthehr.connectors.columnar import mapped
+from synthehr.encoding.references import references_of
 from synthehr.errors import DataError, SchemaError
 from synthehr.randomness import IntArray
 from synthehr.schema.files import dump_schema, load_schema
@@ -128,6 +130,16 @@ class KeyNumbers:
             )
         return pl.Series(references.name, found, dtype=_KEY_TYPE)
 
+    def numbers_of(self, table: str, references: pl.Series) -> pl.Series:
+        """A number for each reference to a row of ``table`` that may come later, null where there is none."""
+        return self._keys[table].codes(references).cast(_KEY_TYPE).alias(references.name)
+
+    def rows_by_number(self, table: str) -> pl.Series:
+        """The row of each number of :meth:`numbers_of`, null where no row has the key, once all rows were added."""
+        known, size = self._row_of[table], len(self._keys[table].values())
+        rows = pl.Series("row", np.append(known, np.full(max(size - len(known), 0), _MISSING))[:size])
+        return rows.set(rows == _MISSING, None).cast(_KEY_TYPE)
+
     def _codes(self, table: str, keys: pl.Series) -> IntArray:
         return self._keys[table].codes(keys).to_numpy().astype(np.int64)
 
@@ -146,6 +158,23 @@ class StoreWriter:
         self._schema = schema
         self._lenient = lenient
         self._made: dict[str, TableCodes] = {}
+        self.keys = KeyNumbers(schema)
+
+    def linked(self, name: str, part: pl.DataFrame) -> pl.DataFrame:
+        """A part of a table with its keys checked, and with numbers in place of the keys of other rows.
+
+        Raises:
+            DataError: a key is missing or repeated, or leads to no row of the parent.
+        """
+        link = self._schema.links[name]
+        columns = []
+        if link.key is not None:
+            self.keys.add(name, part[link.key].cast(pl.String))
+        if link.foreign_key is not None:
+            columns.append(self.keys.rows_of(name, part[link.foreign_key].cast(pl.String)))
+        for column, to in references_of(self._schema.tables[name]).items():
+            columns.append(self.keys.numbers_of(to, part[column].cast(pl.String)))
+        return part.with_columns(columns)
 
     def table(self, name: str) -> TableCodes:
         """What writes the parts of one table; it is to be left as a context before the next one is begun."""
@@ -155,7 +184,9 @@ class StoreWriter:
         return self._made[name]
 
     def close(self) -> None:
-        """Write ``STORE.json``, without which the folder is no store."""
+        """Write where references lead to, and ``STORE.json``, without which the folder is no store."""
+        for to in sorted(_referred_to(self._schema)):
+            self.keys.rows_by_number(to).to_frame().write_ipc(self._folder / _rows_file(to), compression="uncompressed")
         manifest = StoreManifest(
             schema=dump_schema(self._schema),
             rows={name: self._made[name].rows for name in self._schema.tables},
@@ -166,13 +197,8 @@ class StoreWriter:
 
     def write(self, cohort: Cohort[Schema]) -> None:
         """Write a whole cohort."""
-        keys = KeyNumbers(self._schema)
         for name in self._schema.top_down:
-            link, frame = self._schema.links[name], cohort.tables[name]
-            if link.key is not None:
-                keys.add(name, frame[link.key].cast(pl.String))
-            if link.foreign_key is not None:
-                frame = frame.with_columns(keys.rows_of(name, frame[link.foreign_key].cast(pl.String)))
+            frame = self.linked(name, cohort.tables[name])
             with self.table(name) as codes:
                 codes.write(frame)
         self.close()
@@ -258,6 +284,15 @@ def read_store(source: str | Path) -> Cohort[Schema]:
         if not _is_whole(frame, declared, values=values, rows=manifest.rows.get(name)):
             raise DataError(_DAMAGED.format(str(source)))
         tables[name] = _decoded(frame, declared, values=values)
+        for column, to in references_of(declared).items():
+            leads = mapped(Path(source) / _rows_file(to)) if (Path(source) / _rows_file(to)).is_file() else None
+            if (
+                leads is None
+                or leads.schema != {"row": _KEY_TYPE}
+                or not _stand_for(frame[column], range(leads.height))
+            ):
+                raise DataError(_DAMAGED.format(str(source)))
+            tables[name] = tables[name].with_columns(leads["row"].gather(frame[column]).alias(column))
     return Cohort(tables, schema=schema)
 
 
@@ -294,13 +329,22 @@ class StoreTables:
         return {name: held[name] for name in schema.tables}
 
 
+def _referred_to(schema: Schema) -> set[str]:
+    return {to for table in schema.tables.values() for to in references_of(table).values()}
+
+
+def _rows_file(table: str) -> str:
+    return f"{table}.rows.arrow"
+
+
 def _types(declared: Table, *, lenient: bool) -> dict[str, pl.DataType]:
     """The columns that are stored, and their types in the file."""
     types: dict[str, pl.DataType] = {}
+    referring = references_of(declared)
     for name, column in declared.columns.items():
         if not is_read(column):
             continue
-        if name == declared.foreign_key:
+        if name == declared.foreign_key or name in referring:
             types[name] = _KEY_TYPE
         elif isinstance(column, CategoryColumn | ConsentColumn):
             known = column.values if isinstance(column, CategoryColumn) and not lenient else None
@@ -323,7 +367,7 @@ def _is_whole(frame: pl.DataFrame, declared: Table, *, values: Mapping[str, tupl
     )
 
 
-def _stand_for(codes: pl.Series, values: tuple[str, ...] | None) -> bool:
+def _stand_for(codes: pl.Series, values: Sequence[object] | None) -> bool:
     """Whether every code stands for a value of its own."""
     if values is None or len(set(values)) < len(values) or not codes.dtype.is_unsigned_integer():
         return False

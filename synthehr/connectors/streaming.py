@@ -58,8 +58,8 @@ def stream_tables(
     Raises:
         DataError: the files cannot be read or break the schema: as :func:`synthehr.connectors.records.read` says it.
     """
-    keys = KeyNumbers(schema)
     store = StoreWriter(folder, schema=schema, lenient=lenient) if format == STORE else None
+    keys = KeyNumbers(schema)
     rows = {}
     with _opened(source, schema=schema) as batches:
         for name in schema.top_down:
@@ -70,7 +70,11 @@ def stream_tables(
                 with _behind(writer.write) as write:
                     for part in _checked(batches(name), schema=schema, table=name, lenient=lenient):
                         rows[name] += part.height
-                        write(_linked(part, schema=schema, table=name, keys=keys, coded=store is not None))
+                        write(
+                            store.linked(name, part)
+                            if store
+                            else _checked_keys(part, schema=schema, table=name, keys=keys)
+                        )
                         if on_part is not None:
                             on_part(name, part)
             if not rows[name] and schema.links[name].parent is None:
@@ -133,12 +137,11 @@ def _checked(batches: Iterator[pl.DataFrame], *, schema: Schema, table: str, len
         yield conformed
 
 
-def _linked(part: pl.DataFrame, *, schema: Schema, table: str, keys: KeyNumbers, coded: bool) -> pl.DataFrame:
-    """A part of a table after its keys were checked, with references as numbers of rows where they are ``coded``."""
+def _checked_keys(part: pl.DataFrame, *, schema: Schema, table: str, keys: KeyNumbers) -> pl.DataFrame:
+    """A part of a table after its keys were checked."""
     link = schema.links[table]
     if link.key is not None:
         keys.add(table, part[link.key])
-    if link.foreign_key is None:
-        return part
-    above = keys.rows_of(table, part[link.foreign_key])
-    return part.with_columns(above) if coded else part
+    if link.foreign_key is not None:
+        keys.rows_of(table, part[link.foreign_key])
+    return part

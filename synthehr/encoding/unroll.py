@@ -24,6 +24,7 @@ import polars as pl
 
 from synthehr.cohort import Cohort
 from synthehr.encoding.lattice import as_number
+from synthehr.encoding.references import flag_of, flags_of, has_reference, references_of
 from synthehr.errors import SchemaError
 from synthehr.randomness import IntArray
 from synthehr.schema.model import (
@@ -239,6 +240,8 @@ def _conditional(
             own[times[column]] = _difference(order, signed=True).model_copy(update={"nullable": nullable})
         else:
             own[column] = declared
+    if parent is not None:
+        own |= flags_of(table)
     for child, link in schema.tables.items():
         if link.parent == name:
             own.update(_of_child(schema, child, most=bounds[child], at_root=parent is None))
@@ -486,6 +489,8 @@ def _sorted(
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     kept = {column.name: column.gather(order) for column in door_columns(frame, declared.kept)}
+    for column in references_of(declared):
+        kept[flag_of(column)] = pl.Series(has_reference(cohort, made.name, column)[order]).cast(pl.String)
     part = _Sorted(
         columns=kept,
         owners=owners[order],

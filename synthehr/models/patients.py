@@ -11,9 +11,11 @@ import numpy as np
 import polars as pl
 
 from synthehr.encoding.lattice import from_number
+from synthehr.encoding.references import flag_of, minutes_of_both, references_of
 from synthehr.encoding.unroll import ConditionalTable
 from synthehr.models.columns import Learned
 from synthehr.models.drawing import Drawing
+from synthehr.models.linking import linked, linked_to_row_before
 from synthehr.models.rollout import Rolled, Roller, rolled_patients, row_places
 from synthehr.models.timeline import first_and_last
 from synthehr.randomness import seeded
@@ -143,7 +145,31 @@ class Patients:
                 rolled[name] = _keys_alone(above, made)
             self.left_out[name] += rolled[name].left_out
             keys[name], tables[name] = self._child(name, rolled[name], keys[parent])
+        for at, name in enumerate(self._made):
+            tables[name] = self._linked(name, tables[name], rolled, keys, draws=seeded(self._seed, 8, at, batch))
         return {name: tables[name] for name in self._schema.tables}
+
+    def _linked(
+        self,
+        name: str,
+        frame: pl.DataFrame,
+        rolled: Mapping[str, Rolled],
+        keys: Mapping[str, pl.Series],
+        *,
+        draws: np.random.Generator,
+    ) -> pl.DataFrame:
+        """A table with references to rows of the same patients."""
+        table, rows = self._schema.tables[name], rolled[name]
+        found = []
+        for column, to in references_of(table).items():
+            known = rows.frame[flag_of(column)].to_numpy().astype(bool)
+            if to == name:
+                found.append(linked_to_row_before(rows, known, keys[to]).alias(column))
+                continue
+            orders = [one.kept[one.order_by] for one in (table, self._schema.tables[to]) if one.order_by is not None]
+            minutes = minutes_of_both(*orders) if len(orders) == 2 else None
+            found.append(linked(rows, known, rolled[to], keys[to], minutes=minutes, draws=draws).alias(column))
+        return frame.with_columns(found)
 
     def _numbers(self, done: int, patients: int) -> pl.Series:
         return "S" + pl.int_range(done + 1, done + patients + 1, eager=True).cast(pl.String).str.zfill(self._width)

@@ -164,7 +164,10 @@ def _learned(manifest: Manifest) -> list[str]:
 def _instead(name: str, table: Mapping[str, Any], known: Mapping[str, ColumnRecord]) -> str | None:
     """What is learned in the place of a time of a table's rows, and what becomes of a key that cannot be made anew."""
     if table.get("parent") and table["columns"][name]["kind"] == "id":
-        return None if name in (table.get("key"), table.get("foreign_key")) else "left empty"
+        if name in (table.get("key"), table.get("foreign_key")):
+            return None
+        to = table["columns"][name].get("references")
+        return "left empty" if to is None else f"learned as whether there is one; leads to the row of {to} at the time"
     difference = f"[{name} after {table.get('order_by')}]"
     if difference in known:
         return f"learned as the time from {table['order_by']}"
@@ -180,6 +183,8 @@ def _made(name: str, table: Mapping[str, Any]) -> str:
     for start, meaning in _MADE_OF.items():
         if name.startswith(start):
             return meaning.format(name.removeprefix(start).removesuffix("]"))
+    if name.endswith(" known]"):
+        return f"whether {name.removeprefix('[').removesuffix(' known]')} refers to a row"
     column, after, order = name.strip("[]").partition(" after ")
     if after and order == table.get("order_by"):
         return f"the time from {order} to {column}"
@@ -283,7 +288,8 @@ def _empty_keys(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for table in manifest.tables:
         told = manifest.schema_["tables"][table]
         for name, spec in told["columns"].items():
-            if spec["kind"] == "id" and name not in (told.get("key"), told.get("foreign_key")):
+            made = (told.get("key"), told.get("foreign_key"))
+            if spec["kind"] == "id" and name not in made and spec.get("references") is None:
                 yield table, name
 
 

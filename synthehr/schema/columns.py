@@ -79,6 +79,11 @@ class IdColumn(Part):
     """A key: dropped before anything is learned, and made anew for synthetic patients."""
 
     kind: Literal["id"]
+    references: str | None = Field(
+        default=None,
+        description="Another table of the same patient whose key the column holds, or is empty. Synthetic rows refer "
+        "as often, to the row that is there at the time.",
+    )
     description: str | None = None
 
 

@@ -152,7 +152,10 @@ def _key_words(schema: Schema, table: str, name: str) -> str:
         return "key: tells rows apart, never learned, made anew for synthetic patients"
     if name == link.foreign_key:
         return f"key of {link.parent}: never learned, made anew for synthetic patients"
-    return "an id: never learned, made anew for synthetic patients"
+    column = schema.tables[table].columns[name]
+    if isinstance(column, IdColumn) and column.references is not None:
+        return f"key of {column.references}: learned is whether there is one; made anew for synthetic patients"
+    return "an id: never learned, left empty in synthetic patients"
 
 
 def _changes(schema: Schema, column: Column, *, limit: int | None) -> tuple[tuple[str, ...], list[str]]:

@@ -208,6 +208,7 @@ class Schema(BaseModel):
         if not self.tables[self.subject].kept:
             raise ValueError(f"table {self.subject!r} has no column to learn: all are ids, identifiers or text")
         self._check_sources()
+        self._check_references()
         _ = self.parsed_rules
         return self
 
@@ -242,6 +243,24 @@ class Schema(BaseModel):
                 raise ValueError(f"table {name!r} shares its source with a table below it and needs a key")
             if table.source in self.tables and table.source != name and self.tables[table.source].source is not None:
                 raise ValueError(f"source {table.source!r} of table {name!r} is a table made of another source")
+
+    def _check_references(self) -> None:
+        for name, table in self.tables.items():
+            for column, declared in table.columns.items():
+                to = declared.references if isinstance(declared, IdColumn) else None
+                if to is None:
+                    continue
+                what = f"column {column!r} of table {name!r} references {to!r}"
+                if name == self.subject:
+                    raise ValueError(f"{what}, but rows of {name!r} are patients: only rows below them refer to others")
+                if column in (table.key, table.foreign_key):
+                    raise ValueError(f"{what}, but is the table's key or foreign_key: leave references out")
+                if to not in self.tables:
+                    raise ValueError(f"{what}, which is not declared under tables")
+                if to == self.subject:
+                    raise ValueError(f"{what}, which every row belongs to: leave references out")
+                if self.tables[to].key is None:
+                    raise ValueError(f"{what}, which needs a key")
 
     def age_limits(self, table: str) -> dict[str, int]:
         """What columns of a table are capped at by ``cap_age``, in their own units."""

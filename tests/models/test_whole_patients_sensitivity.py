@@ -223,7 +223,10 @@ def declared() -> Schema:
         "cost": {"kind": "number", "nullable": True},
     }
     tables["tables"]["lab"]["columns"]["method"] = {"kind": "category", "discover": True, "nullable": True}
-    tables["tables"]["note"]["columns"]["kind"] = {"kind": "category", "values": ["x", "y", "z"]}
+    tables["tables"]["note"]["columns"] |= {
+        "kind": {"kind": "category", "values": ["x", "y", "z"]},
+        "of": {"kind": "id", "references": "visit"},
+    }
     return load_schema(tables)
 
 
@@ -244,7 +247,9 @@ def cohort_of(patients: Sequence[Patient]) -> Cohort[Schema]:
             for lag, test, place, method in tests:
                 low, high = RANGE[test]
                 labs.append((key, min(day + lag, 400), test, round(low + place * (high - low)), method))
-        notes += [(f"p{at}", kind) for kind in kinds]
+        # Of kind y to a visit of theirs, of kind z to one of somebody else, who may not be there.
+        refers = {"x": None, "y": f"p{at}v0", "z": f"p{at - 1}v0"}
+        notes += [(f"p{at}", kind, refers[kind]) for kind in kinds]
     text, whole = pl.String, pl.Int64
     return Cohort(
         {
@@ -267,7 +272,7 @@ def cohort_of(patients: Sequence[Patient]) -> Cohort[Schema]:
                 schema={"visit": text, "day": whole, "test": text, "value": whole, "method": text},
                 orient="row",
             ),
-            "note": pl.DataFrame(notes, schema={"id": text, "kind": text}, orient="row"),
+            "note": pl.DataFrame(notes, schema={"id": text, "kind": text, "of": text}, orient="row"),
         },
         schema=SCHEMA,
     )
@@ -310,7 +315,7 @@ def drawn_people(count: int, *, seed: int) -> list[Patient]:
         (
             bool(draw.random() < 0.4),
             [visit(at, int(draw.integers(0, 3))) for at in range(draw.integers(0, 7))],
-            ["y"] * int(draw.integers(0, 4)),
+            [str(draw.choice(["y", "z"])) for _ in range(draw.integers(0, 4))],
         )
         for _ in range(count - len(few))
     ]
