@@ -1,4 +1,4 @@
-"""What comes in a patient's last row alone, as a death does, ends synthetic histories; wide tables keep to their own."""
+"""What comes in a patient's last row alone, as a death does, ends synthetic histories; wide tables weigh less."""
 
 from __future__ import annotations
 
