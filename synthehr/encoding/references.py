@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import polars as pl
-
-from synthehr.cohort import Cohort
 from synthehr.schema.model import (
     BooleanColumn,
     DateColumn,
@@ -20,11 +16,10 @@ from synthehr.schema.model import (
     IntegerColumn,
     NumberColumn,
     OffsetColumn,
-    Schema,
     Table,
 )
 
-__all__ = ["flag_of", "flags_of", "has_reference", "minutes_of_both", "references_of"]
+__all__ = ["flag_of", "flags_of", "minutes_of_both", "references_of"]
 
 _MINUTES = {"d": 1440.0, "h": 60.0, "min": 1.0}
 
@@ -46,24 +41,6 @@ def flag_of(column: str) -> str:
 def flags_of(table: Table) -> dict[str, BooleanColumn]:
     """The own columns that stand for a table's references."""
     return {flag_of(name): BooleanColumn(kind="boolean") for name in references_of(table)}
-
-
-def has_reference(cohort: Cohort[Schema], table: str, column: str) -> np.ndarray:
-    """Whether each row's reference leads to another row of the same patient, shape ``(rows,)``.
-
-    Rows of other patients count as none, so that what a patient's rows become depends on that patient alone.
-    """
-    target = references_of(cohort.schema.tables[table])[column]
-    key = cohort.schema.tables[target].key
-    assert key is not None, "checked by the schema"
-    rows, there = cohort.tables[table], cohort.tables[target]
-    asked = pl.DataFrame({"key": rows[column].cast(pl.String), "owner": cohort.owners(table)})
-    known = pl.DataFrame({"key": there[key].cast(pl.String), "of": cohort.owners(target)})
-    found = asked.join(known, on="key", how="left", maintain_order="left")
-    leads = (found["of"] == found["owner"]).fill_null(value=False)
-    if target == table:
-        leads &= (rows[column].cast(pl.String) != rows[key].cast(pl.String)).fill_null(value=False)
-    return np.asarray(leads.to_numpy(), dtype=bool)
 
 
 def minutes_of_both(one: Any, other: Any) -> tuple[float, float] | None:

@@ -24,7 +24,7 @@ import polars as pl
 
 from synthehr.cohort import Cohort
 from synthehr.encoding.lattice import as_number
-from synthehr.encoding.references import flag_of, flags_of, has_reference, references_of
+from synthehr.encoding.references import flag_of, flags_of, references_of
 from synthehr.errors import SchemaError
 from synthehr.randomness import IntArray
 from synthehr.schema.model import (
@@ -58,6 +58,7 @@ __all__ = [
     "changes",
     "conditional_tables",
     "door_columns",
+    "has_reference",
     "unroll",
 ]
 
@@ -502,6 +503,24 @@ def _sorted(
         reference = above[_parent(cohort, made.name)].time if made.follows_parent else None
         _add_times(part, made, reference)
     return part
+
+
+def has_reference(cohort: Cohort[Schema], table: str, column: str) -> np.ndarray:
+    """Whether each row's reference leads to another row of the same patient, shape ``(rows,)``.
+
+    Rows of other patients count as none, so that what a patient's rows become depends on that patient alone.
+    """
+    target = references_of(cohort.schema.tables[table])[column]
+    key = cohort.schema.tables[target].key
+    assert key is not None, "checked by the schema"
+    rows, there = cohort.tables[table], cohort.tables[target]
+    asked = pl.DataFrame({"key": rows[column].cast(pl.String), "owner": cohort.owners(table)})
+    known = pl.DataFrame({"key": there[key].cast(pl.String), "of": cohort.owners(target)})
+    found = asked.join(known, on="key", how="left", maintain_order="left")
+    leads = (found["of"] == found["owner"]).fill_null(value=False)
+    if target == table:
+        leads &= (rows[column].cast(pl.String) != rows[key].cast(pl.String)).fill_null(value=False)
+    return np.asarray(leads.to_numpy(), dtype=bool)
 
 
 def _add_times(part: _Sorted, made: ConditionalTable, reference: np.ndarray | None) -> None:

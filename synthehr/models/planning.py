@@ -93,7 +93,7 @@ class RowsSettings:
     decay: float = 0.6
     held_at_last: float = 0.0004
     focus: float = 8.0
-    kin: float = 3.0
+    kin: float = 8.0
     doubt: float = 1.5
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from synthehr.cohort import Cohort
 from synthehr.connectors.store import StoreWriter, read_store
-from synthehr.encoding.references import flag_of, has_reference, minutes_of_both
+from synthehr.encoding.references import flag_of, minutes_of_both
+from synthehr.encoding.unroll import has_reference
 from synthehr.errors import DataError, SchemaError
 from synthehr.models.linking import linked, linked_to_row_before
 from synthehr.models.planning import RowsSettings, TrainingSettings
