@@ -260,8 +260,9 @@ def focused(made: ConditionalTable) -> set[str]:
     return {*made.table.outcome, *made.outcomes_above}
 
 
-# Of a child table's share for its domain: for the number of patients with rows, and for the columns of history.
-_ROWS, _HISTORY = 0.02, 0.1
+# Of a child table's share for its domain: for the number of patients with rows, and for the columns of history, of
+# which a wide table has as many as of its own.
+_ROWS, _HISTORY, _HISTORY_OF_MANY = 0.02, 0.1, 0.3
 # A child table's values hang on codes and its times span years: its domain is worth more of its budget.
 _DOMAIN_OF_ROWS = 3.0
 
@@ -278,8 +279,9 @@ def _plan_table(
         rows = Gaussian(stage=f"{prefix}rows", noise_multiplier=1.0 / math.sqrt(_ROWS * whole))
         domain = (1.0 - _ROWS) * whole
         if made.history:
-            history = Gaussian(stage=f"{prefix}history", noise_multiplier=1.0 / math.sqrt(_HISTORY * whole))
-            domain -= _HISTORY * whole
+            part = (_HISTORY_OF_MANY if len(made.own) > _MANY else _HISTORY) * whole
+            history = Gaussian(stage=f"{prefix}history", noise_multiplier=1.0 / math.sqrt(part))
+            domain -= part
     pairs, triples = _plan_joints(made, sets, precision=joint * precision, shares=shares)
     return TablePlan(
         rows=rows,
