@@ -320,10 +320,10 @@ def evaluate(
     opened = load_release(release) if isinstance(release, str | Path) else release
     audited = _audited(audit, release=opened)
     declared = _schema_of(schema, release=opened, train=train)
-    made = _cohort(synthetic, schema=declared, lenient=True)
+    made = _cohort(synthetic, part="synthetic", schema=declared, lenient=True)
     result = run_suite(
-        train=_cohort(train, schema=declared),
-        holdout=_cohort(holdout, schema=declared),
+        train=_cohort(train, part="train", schema=declared),
+        holdout=_cohort(holdout, part="holdout", schema=declared),
         synthetic=made,
         suite=gates,
         seed=seed,
@@ -378,14 +378,18 @@ def _audited(audit: str | Path | None, *, release: Release | None) -> tuple[floa
     return bound, any(check.counts_as == "fail" for check in checks)
 
 
-def _cohort(records: Cohort[Schema] | Records, *, schema: Schema, lenient: bool = False) -> Cohort[Schema]:
+def _cohort(records: Cohort[Schema] | Records, *, part: str, schema: Schema, lenient: bool = False) -> Cohort[Schema]:
+    """One of the three parts; what is wrong with it is told with its name."""
     if isinstance(records, Cohort):
         return records
     if isinstance(records, str | Path) and is_store(records):
         raise ConfigError(
             "a store has no keys to tell patients in both parts by: evaluate on tables, such as those of --split-out"
         )
-    return read(records, schema=schema, lenient=lenient)
+    try:
+        return read(records, schema=schema, lenient=lenient)
+    except DataError as error:
+        raise DataError(f"{part}: {error}") from error
 
 
 def _schema_of(schema: SchemaSource | None, *, release: Release | None, train: Cohort[Schema] | Records) -> Schema:

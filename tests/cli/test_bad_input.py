@@ -297,6 +297,16 @@ def test_evaluate_needs_to_know_what_the_columns_mean(run, folder: Path) -> None
     check(run("evaluate", *words), USAGE, "give --schema")
 
 
+@pytest.mark.parametrize("wrong", ["train", "holdout", "synthetic"])
+def test_evaluate_tells_which_part_is_wrong(run, folder: Path, wrong: str) -> None:
+    (folder / "wrong.csv").write_text("\n".join([HEADER.replace("died", "dead"), *GOOD]) + "\n")
+    parts = {part: "wrong.csv" if part == wrong else "records.csv" for part in ("train", "holdout", "synthetic")}
+    words = [word for part, file in parts.items() for word in (f"--{part}", file)]
+    before = contents(folder)
+    check(run("evaluate", *words, "--schema", "schema.yaml", "-o", "out"), INPUT, f"{wrong}: ")
+    assert contents(folder) == before
+
+
 def test_an_unexpected_failure_is_told_by_its_type_alone(run, folder: Path, monkeypatch) -> None:
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError(f"{CANARY} weighs {CANARY_NUMBER}")
