@@ -16,8 +16,8 @@ from synthehr.randomness import FloatArray, IntArray
 __all__ = ["Leaves", "even_cells", "on_simplex", "refined"]
 
 # Cells so many times as wide as those where half of the patients are must hold more than noise: so many standard
-# deviations of it, fewer beside cells that do.
-_WIDE, _ALONE, _BESIDE = 50.0, 4.0, 2.5
+# deviations of it, fewer beside cells that do, and those of a tail together.
+_WIDE, _ALONE, _BESIDE, _TOGETHER = 50.0, 4.0, 2.5, 4.0
 
 
 @dataclass(slots=True)
@@ -84,8 +84,21 @@ class Leaves:
             beside[:-1] |= held[1:]
             more = beside & likely & ~held
             if not more.any():
-                return held
+                break
             held |= more
+        if held.any():
+            first, last = np.flatnonzero(held)[[0, -1]]
+            held[last + 1 : last + 1 + _tail(self.counts[last + 1 :], self.variance[last + 1 :])] = True
+            lower = _tail(self.counts[:first][::-1], self.variance[:first][::-1])
+            held[first - lower : first] = True
+        return held
+
+
+def _tail(counts: FloatArray, variance: FloatArray) -> int:
+    """How many cells of a tail, outwards, hold patients: up to the last beyond which, with it, are surely some."""
+    beyond, noise = np.cumsum(counts[::-1])[::-1], np.sqrt(np.cumsum(variance[::-1])[::-1])
+    sure = np.flatnonzero(beyond >= _TOGETHER * noise)
+    return int(sure[-1]) + 1 if len(sure) else 0
 
 
 def refined(

@@ -27,6 +27,12 @@ def leaves(*, tail: list[float], width: int = 1000, noise: float = 10.0, body: l
         ([24.0, 0.0, 0.0], [False, False, False]),
         ([26.0, 26.0, 26.0], [True, True, True]),  # a tail, one beside the other
         ([26.0, 0.0, 26.0], [True, False, False]),
+        (
+            [24.0, 24.0, 24.0],
+            [True, False, False],
+        ),  # 72 with noise of 17.3, of which 48 with 14.1 are not sure
+        ([24.0, 34.0, 24.0], [True, True, False]),  # 58 of 14.1 beyond the first
+        ([20.0, 20.0, 10.0], [False, False, False]),  # 50 of 17.3
     ],
 )
 def test_a_wide_cell_is_kept_where_it_holds_more_than_noise(tail: list[float], kept: list[bool]) -> None:
